@@ -1,0 +1,32 @@
+/*
+ * The interpreter's public face: execute decoded instructions on a struct cpu, deliver events.
+ *
+ * Faults leave a routine by longjmp: interp_raise() records the exception in cpu->fault and jumps to
+ * the run loop, which puts RIP back on the faulting instruction and delivers. So the one rule that every
+ * routine obeys: change no architectural state before the last access that can fault, or change only
+ * what is right to have changed (a REP iteration that completed).
+ */
+#pragma once
+
+#include "cpu/cpu.h"
+
+int interp_new(struct cpu *c);
+void interp_free(struct cpu *c);
+
+/*
+ * Runs until there is a reason to leave, which is written to *e. Called on the vCPU's own thread.
+ * EXIT_PIO, EXIT_MMIO, EXIT_MSR, EXIT_INTACK and EXIT_TPR go to cpu->ops->exit() on the way.
+ */
+void interp_run(struct cpu *c, struct exit *e);
+
+/* Executes exactly one instruction (or delivers one event). False when *e has been filled. */
+bool interp_step(struct cpu *c, struct exit *e);
+
+/* Raises a fault; does not return. RIP of the frame is that of the current instruction. */
+_Noreturn void interp_raise(struct cpu *c, int vector, uint32_t error);
+_Noreturn void interp_raise_pf(struct cpu *c, gva_t va, uint32_t error); /* sets CR2 */
+/* Ends run() with an exit that has been written to *c->exit. */
+_Noreturn void interp_leave(struct cpu *c);
+
+/* Drops every decoded instruction. */
+void interp_flush(struct cpu *c);
