@@ -1,0 +1,262 @@
+/*
+ * Banks of guest memory.
+ *
+ * The memfd holds RAM contiguously, so that the file offset of a byte is its distance from the
+ * first byte of RAM: the bank above the hole follows the bank below it. Every mapping has a guard
+ * page on both sides, so that a stray access of the host faults instead of reaching a neighbour.
+ *
+ * A ROM is a mapping of its own, outside the memfd. The RAM bank under it is cut into what lies
+ * below and above; the banks that result still point into one mapping, whose guards they share. The
+ * pages of RAM that the ROM hides are never populated.
+ */
+#include "mem/mem.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Maps size bytes of fd (or anonymous memory when fd is -1) between two guard pages; NULL on
+ * failure. */
+static uint8_t *map_guarded(int fd, uint64_t offset, uint64_t size)
+{
+	int flags = MAP_FIXED | MAP_NORESERVE | (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
+	uint64_t span = size + 2 * PAGE_SIZE;
+	uint8_t *area;
+
+	area = mmap(NULL, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (area == MAP_FAILED)
+		return NULL;
+	if (mmap(area + PAGE_SIZE, size, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset) ==
+	    MAP_FAILED) {
+		munmap(area, span);
+		return NULL;
+	}
+	return area + PAGE_SIZE;
+}
+
+static void unmap_guarded(uint8_t *host, uint64_t size)
+{
+	munmap(host - PAGE_SIZE, size + 2 * PAGE_SIZE);
+}
+
+/* The two RAM mappings, found again from the amount of RAM: banks may have been cut since. */
+static uint64_t low_bytes(uint64_t ram_bytes)
+{
+	return ram_bytes < MEM_HOLE_BASE ? ram_bytes : MEM_HOLE_BASE;
+}
+
+static int add_ram(struct mem *m, gpa_t base, uint64_t offset, uint64_t size)
+{
+	uint8_t *host = map_guarded(m->fd, offset, size);
+
+	if (!host)
+		return -ENOMEM;
+	/* A guest's pages are of no interest in a core dump of ours. */
+	madvise(host, size, MADV_DONTDUMP);
+	m->bank[m->nr_banks++] = (struct mem_bank){ .base = base, .size = size, .host = host };
+	return 0;
+}
+
+int mem_new(struct mem **out, uint64_t bytes)
+{
+	uint64_t low = low_bytes(bytes);
+	struct mem *m;
+	int rc;
+
+	if (bytes % PAGE_SIZE || bytes < MEM_MIN_BYTES || bytes > MEM_MAX_BYTES)
+		return -EINVAL;
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return -ENOMEM;
+	m->ram_bytes = bytes;
+	m->fd = memfd_create("guest-ram", MFD_CLOEXEC);
+	rc = -errno;
+	if (m->fd < 0)
+		goto out;
+	rc = -ENOMEM; /* whatever the reason, the host has no room for that much */
+	if (ftruncate(m->fd, (off_t)bytes) < 0)
+		goto out;
+	rc = add_ram(m, 0, 0, low);
+	if (!rc && bytes > low)
+		rc = add_ram(m, MEM_HIGH_BASE, low, bytes - low);
+out:
+	if (rc) {
+		mem_free(m);
+		return rc;
+	}
+	*out = m;
+	return 0;
+}
+
+void mem_free(struct mem *m)
+{
+	uint64_t low;
+
+	if (!m)
+		return;
+	low = low_bytes(m->ram_bytes);
+	for (unsigned i = 0; i < m->nr_banks; i++) {
+		struct mem_bank *b = &m->bank[i];
+
+		if (b->readonly)
+			unmap_guarded(b->host, b->size);
+		else if (b->base == 0)
+			unmap_guarded(b->host, low);
+		else if (b->base == MEM_HIGH_BASE)
+			unmap_guarded(b->host, m->ram_bytes - low);
+	}
+	if (m->fd >= 0)
+		close(m->fd);
+	free(m);
+}
+
+static void insert_bank(struct mem *m, const struct mem_bank *bank)
+{
+	unsigned i = m->nr_banks;
+
+	assert(m->nr_banks < MEM_MAX_BANKS);
+	for (; i > 0 && m->bank[i - 1].base > bank->base; i--)
+		m->bank[i] = m->bank[i - 1];
+	m->bank[i] = *bank;
+	m->nr_banks++;
+}
+
+/* Takes [base, base+size) out of the RAM bank that holds it, keeping what lies around it. */
+static void cut_bank(struct mem *m, struct mem_bank *b, gpa_t base, uint64_t size)
+{
+	struct mem_bank above = *b;
+	uint64_t below = base - b->base;
+
+	above.base = base + size;
+	above.size = b->size - below - size;
+	above.host = b->host + below + size;
+	b->size = below;
+	if (above.size)
+		insert_bank(m, &above);
+}
+
+/*
+ * The first page of a RAM mapping stays RAM: mem_free() knows the mapping by it, and no board
+ * wants a ROM at 0 or at 4 GiB.
+ */
+static int check_rom(struct mem *m, gpa_t base, uint64_t size, struct mem_bank **under)
+{
+	*under = NULL;
+	if (!size || base % PAGE_SIZE || size % PAGE_SIZE || base + size < base)
+		return -EINVAL;
+	for (unsigned i = 0; i < m->nr_banks; i++) {
+		const struct mem_bank *b = &m->bank[i];
+
+		if (base >= b->base + b->size || b->base >= base + size)
+			continue;
+		if (b->readonly || base <= b->base || base + size > b->base + b->size)
+			return -EEXIST;
+		*under = &m->bank[i];
+	}
+	return m->nr_banks + (*under ? 2 : 1) > MEM_MAX_BANKS ? -ENOSPC : 0;
+}
+
+int mem_add_rom(struct mem *m, gpa_t base, const void *data, uint64_t size)
+{
+	struct mem_bank rom = { .base = base, .size = size, .readonly = true };
+	struct mem_bank *under;
+	int rc = check_rom(m, base, size, &under);
+
+	if (rc)
+		return rc;
+	rom.host = map_guarded(-1, 0, size);
+	if (!rom.host)
+		return -ENOMEM;
+	memcpy(rom.host, data, size);
+	mprotect(rom.host, size, PROT_READ);
+	if (under)
+		cut_bank(m, under, base, size);
+	insert_bank(m, &rom);
+	return 0;
+}
+
+const struct mem_bank *mem_find(const struct mem *m, gpa_t gpa)
+{
+	for (unsigned i = 0; i < m->nr_banks; i++)
+		if (gpa - m->bank[i].base < m->bank[i].size)
+			return &m->bank[i];
+	return NULL;
+}
+
+void *mem_host(const struct mem *m, gpa_t gpa, uint64_t len, bool writable)
+{
+	const struct mem_bank *b = mem_find(m, gpa);
+
+	if (!b || (writable && b->readonly) || len > b->size - (gpa - b->base))
+		return NULL;
+	return b->host + (gpa - b->base);
+}
+
+/* True when every byte of [gpa, gpa+len) is memory. */
+static bool is_memory(const struct mem *m, gpa_t gpa, uint64_t len)
+{
+	while (len) {
+		const struct mem_bank *b = mem_find(m, gpa);
+		uint64_t run;
+
+		if (!b)
+			return false;
+		run = b->size - (gpa - b->base);
+		if (run >= len)
+			return true;
+		gpa += run;
+		len -= run;
+	}
+	return true;
+}
+
+int mem_read(const struct mem *m, gpa_t gpa, void *buf, uint64_t len)
+{
+	uint8_t *p = buf;
+
+	if (!is_memory(m, gpa, len))
+		return -EFAULT;
+	while (len) {
+		const struct mem_bank *b = mem_find(m, gpa);
+		uint64_t off = gpa - b->base;
+		uint64_t run = b->size - off < len ? b->size - off : len;
+
+		memcpy(p, b->host + off, run);
+		p += run;
+		gpa += run;
+		len -= run;
+	}
+	return 0;
+}
+
+int mem_write(const struct mem *m, gpa_t gpa, const void *buf, uint64_t len)
+{
+	const uint8_t *p = buf;
+
+	if (!is_memory(m, gpa, len))
+		return -EFAULT;
+	while (len) {
+		const struct mem_bank *b = mem_find(m, gpa);
+		uint64_t off = gpa - b->base;
+		uint64_t run = b->size - off < len ? b->size - off : len;
+
+		if (!b->readonly)
+			memcpy(b->host + off, p, run);
+		p += run;
+		gpa += run;
+		len -= run;
+	}
+	return 0;
+}
+
+uint64_t mem_resident(const struct mem *m)
+{
+	struct stat st;
+
+	/* tmpfs counts the pages it has allocated, in units of 512 bytes. */
+	return fstat(m->fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
+}
