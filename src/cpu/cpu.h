@@ -239,6 +239,11 @@ void cpu_set_rflags(struct cpu *c, uint64_t value);
 /* Recomputes cpl-independent derived state (mode, flat) after CS, DS, ES, SS, CR0 or EFER changed. */
 void cpu_update_mode(struct cpu *c);
 
+/* Records a fault and jumps to the run loop, which delivers it (interp/interp.h says more). The second
+ * sets CR2 as well; its error is the page-fault error code. */
+_Noreturn void cpu_raise(struct cpu *c, int vector, uint32_t error);
+_Noreturn void cpu_raise_pf(struct cpu *c, gva_t va, uint32_t error);
+
 /* Sets bits in attention from any thread. Waking a halted thread is the monitor's part. */
 static inline void cpu_raise_attention(struct cpu *c, uint32_t bits)
 {

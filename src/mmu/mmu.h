@@ -25,6 +25,7 @@ struct tlb_entry {
 
 /* MMU modes: supervisor accesses with SMAP in force, without, and user accesses. */
 enum { MMU_KERNEL, MMU_KERNEL_AC, MMU_USER, MMU_MODES };
+#define MMU_PHYS_BITS 40 /* MAXPHYADDR: as CPUID 0x80000008 reports it */
 
 enum mmu_access { MMU_READ, MMU_WRITE, MMU_FETCH };
 
@@ -36,6 +37,8 @@ enum mmu_access { MMU_READ, MMU_WRITE, MMU_FETCH };
 #define PF_I  BIT(4)
 #define PF_PK BIT(5)
 
+#define MMU_SPACES 16 /* PCIDs remembered */
+
 struct mmu_result {
 	gpa_t gpa;
 	uint64_t page_size; /* bytes of the page that maps it */
@@ -43,6 +46,17 @@ struct mmu_result {
 	bool readable;
 	bool executable;
 	bool global;
+};
+
+struct mmu {
+	unsigned mode;           /* MMU_* in force */
+	uint16_t next_asid;      /* handed out upwards; all is flushed when they run out */
+	struct {
+		uint16_t pcid, asid; /* asid 0: none */
+	} space[MMU_SPACES];
+	uint64_t large;          /* bit (va >> 21) % 64: a large page may be in the TLB there */
+	struct tlb_entry tlb[MMU_MODES + 1][TLB_ENTRIES]; /* the last stays empty */
+	bool global[MMU_MODES][TLB_ENTRIES];
 };
 
 int mmu_new(struct cpu *c);
@@ -83,4 +97,10 @@ void mmu_copy_in(struct cpu *c, void *dst, gva_t va, unsigned len, unsigned seg)
 void mmu_copy_out(struct cpu *c, gva_t va, const void *src, unsigned len, unsigned seg);
 /* Host address for an access of len bytes within one page of RAM, or NULL when it crosses a page or
  * is no RAM; raises on a fault. write marks the page dirty and checks for self-modified code. */
+
+/* Host address of the instruction byte at va, fetched at the current privilege; NULL when it is no
+ * memory. Raises #PF; the caller has checked for canonical form. */
+const uint8_t *mmu_fetch(struct cpu *c, gva_t va);
+/* One byte of code that mmu_fetch() found to be no memory. */
+uint8_t mmu_fetch_device(struct cpu *c, gva_t va);
 void *mmu_host(struct cpu *c, gva_t va, unsigned len, enum mmu_access access, unsigned seg);
