@@ -35,6 +35,9 @@ void log_msg(enum log_level level, const char *fmt, ...) __attribute__((format(p
 /* CLOCK_MONOTONIC in nanoseconds. */
 uint64_t clock_ns(void);
 
+/* CLOCK_REALTIME in nanoseconds since 1970 UTC: for wall clocks only, it may jump. */
+uint64_t clock_utc_ns(void);
+
 /* The host's time-stamp counter, and its frequency in Hz: from CPUID 0x15 or the kernel's perf
  * page where they give it, else measured for about 10 ms. Call the second once and keep the result. */
 static inline uint64_t clock_tsc(void)

@@ -40,6 +40,11 @@ uint64_t clock_ns(void)
 	return read_clock(CLOCK_MONOTONIC);
 }
 
+uint64_t clock_utc_ns(void)
+{
+	return read_clock(CLOCK_REALTIME);
+}
+
 static bool hz_is_plausible(uint64_t hz)
 {
 	return hz >= HZ_PLAUSIBLE_MIN && hz <= HZ_PLAUSIBLE_MAX;

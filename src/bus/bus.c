@@ -80,8 +80,11 @@ static uint64_t size_mask(unsigned size)
 	return UINT64_MAX >> (64 - 8 * size);
 }
 
-static bool fits_range(const struct bus_range *r, uint64_t addr, unsigned size)
+/* Whether one call of the device's routine can serve the access. */
+static bool takes_whole(const struct bus_range *r, uint64_t addr, unsigned size)
 {
+	if (r->ops->max_size && size > r->ops->max_size)
+		return false;
 	return r->len - (addr - r->base) >= size;
 }
 
@@ -145,7 +148,7 @@ bool bus_read(struct bus *b, enum bus_space space, uint64_t addr, unsigned size,
 	assert(size == 1 || size == 2 || size == 4 || size == 8);
 	bus_lock(b);
 	r = find_range(b, space, addr);
-	if (r && fits_range(r, addr, size))
+	if (r && takes_whole(r, addr, size))
 		*value = r->ops->read(r->dev, addr - r->base, size) & size_mask(size);
 	else
 		answered = read_bytes(b, space, addr, size, value);
@@ -162,7 +165,7 @@ bool bus_write(struct bus *b, enum bus_space space, uint64_t addr, unsigned size
 	value &= size_mask(size);
 	bus_lock(b);
 	r = find_range(b, space, addr);
-	if (r && fits_range(r, addr, size))
+	if (r && takes_whole(r, addr, size))
 		r->ops->write(r->dev, addr - r->base, size, value);
 	else
 		answered = write_bytes(b, space, addr, size, value);

@@ -17,6 +17,9 @@ struct bus_ops {
 	/* off is relative to the range; size is 1, 2, 4 or 8 and never leaves the range. */
 	uint64_t (*read)(void *dev, uint64_t off, unsigned size);
 	void (*write)(void *dev, uint64_t off, unsigned size, uint64_t value);
+	/* The widest access that the device decodes; wider ones are split into bytes, as a chipset does
+	 * for 8-bit ISA chips. 0: any size. */
+	unsigned max_size;
 };
 
 struct bus_range {
