@@ -140,7 +140,7 @@ struct cpu_msrs {
 	uint64_t star, lstar, cstar, fmask, kernel_gs_base, tsc_aux;
 	uint64_t pat, misc_enable, spec_ctrl, xss, mtrr_def_type;
 	uint64_t mtrr_phys[16], mtrr_fix[11];
-	uint64_t mcg_status, mcg_ctl, bios_sign_id;
+	uint64_t mcg_status, mcg_ctl, bios_sign_id, debugctl;
 	int64_t tsc_offset; /* guest TSC = host TSC + this */
 	uint64_t tsc_adjust;
 };
