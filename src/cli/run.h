@@ -1,0 +1,25 @@
+/*
+ * What `trapeze run` was asked for, between the option table, the run itself and its statistics.
+ */
+#pragma once
+
+#include "base/base.h"
+#include "monitor/vm.h"
+
+struct run_options {
+	struct vm_config vm;
+	const char *serial;
+	const char *stats;   /* path or NULL */
+	uint64_t timeout_ns; /* 0: none */
+	bool help;
+};
+
+/* Sets the defaults, then what the command line says. 0 or -EINVAL, logged. */
+int run_parse(struct run_options *opts, int argc, char **argv);
+void run_print_help(void);
+
+/* Checks, before the guest starts, that path can be written: 0 or -errno, logged. */
+int stats_prepare(const char *path);
+/* Writes how the run went as JSON, whole or not at all. 0 or -errno, logged. */
+int stats_write(const char *path, struct vm *vm, const struct run_options *opts,
+                enum vm_outcome outcome, int status);

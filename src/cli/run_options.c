@@ -1,0 +1,212 @@
+/*
+ * The options of `trapeze run`. One row each: --help and the parser read the same table, the
+ * manual page and the completions have the same order.
+ */
+#include "cli/run.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+
+#include "cli/options.h"
+#include "engine/engine.h"
+#include "mem/mem.h"
+
+#define DEFAULT_MEMORY  (512 * MiB)
+#define TIMEOUT_SECONDS (365 * 24 * 3600.0)
+
+static int parse_path(const char **out, const struct option_row *row, const char *value)
+{
+	if (!*value) {
+		log_error("%s: the file name is empty", row->name);
+		return -EINVAL;
+	}
+	*out = value;
+	return 0;
+}
+
+static int parse_kernel(void *opts, const struct option_row *row, const char *value)
+{
+	return parse_path(&((struct run_options *)opts)->vm.kernel, row, value);
+}
+
+static int parse_initrd(void *opts, const struct option_row *row, const char *value)
+{
+	return parse_path(&((struct run_options *)opts)->vm.initrd, row, value);
+}
+
+static int parse_append(void *opts, const struct option_row *row, const char *value)
+{
+	((struct run_options *)opts)->vm.append = value;
+	return 0;
+}
+
+/* What the host could give at best, swap included: a guest larger than this only fails later. */
+static uint64_t host_memory(void)
+{
+	struct sysinfo info;
+
+	if (sysinfo(&info))
+		return MEM_MAX_BYTES;
+	return ((uint64_t)info.totalram + info.totalswap) * info.mem_unit;
+}
+
+static int parse_memory(void *opts, const struct option_row *row, const char *value)
+{
+	struct run_options *o = opts;
+	uint64_t host = host_memory();
+	char low[32], high[32];
+
+	if (options_parse_bytes(value, &o->vm.memory)) {
+		log_error("%s %s: not a size such as 512M or 6G", row->name, value);
+		return -EINVAL;
+	}
+	if (o->vm.memory < MEM_MIN_BYTES || o->vm.memory > MEM_MAX_BYTES) {
+		log_error("%s %s: not from %s to %s", row->name, value,
+		          options_format_bytes(MEM_MIN_BYTES, low, sizeof(low)),
+		          options_format_bytes(MEM_MAX_BYTES, high, sizeof(high)));
+		return -EINVAL;
+	}
+	if (o->vm.memory > host) {
+		log_error("%s %s: this host has %s", row->name, value,
+		          options_format_bytes(host, high, sizeof(high)));
+		return -EINVAL;
+	}
+	if (o->vm.memory % PAGE_SIZE) {
+		log_error("%s %s: not a multiple of 4K", row->name, value);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int parse_vcpus(void *opts, const struct option_row *row, const char *value)
+{
+	uint64_t n;
+	int rc = options_parse_number(row, value, 1, VM_MAX_VCPUS, &n);
+
+	if (!rc)
+		((struct run_options *)opts)->vm.vcpus = (unsigned)n;
+	return rc;
+}
+
+static int parse_engine(void *opts, const struct option_row *row, const char *value)
+{
+	struct run_options *o = opts;
+
+	o->vm.engine = engine_find(value);
+	if (o->vm.engine)
+		return 0;
+	log_error("%s %s: no such engine ('trapeze engines' lists them)", row->name, value);
+	return -EINVAL;
+}
+
+static int parse_serial(void *opts, const struct option_row *row, const char *value)
+{
+	((struct run_options *)opts)->serial = value;
+	return 0;
+}
+
+static int parse_module(void *opts, const struct option_row *row, const char *value)
+{
+	struct vm_config *vm = &((struct run_options *)opts)->vm;
+
+	if (vm->nr_modules == VM_MAX_MODULES) {
+		log_error("%s %s: more than %d modules", row->name, value, VM_MAX_MODULES);
+		return -EINVAL;
+	}
+	return parse_path(&vm->module[vm->nr_modules++], row, value);
+}
+
+static int parse_testdev(void *opts, const struct option_row *row, const char *value)
+{
+	((struct run_options *)opts)->vm.testdev = true;
+	return 0;
+}
+
+static int parse_exit_on_reboot(void *opts, const struct option_row *row, const char *value)
+{
+	((struct run_options *)opts)->vm.exit_on_reboot = true;
+	return 0;
+}
+
+static int parse_timeout(void *opts, const struct option_row *row, const char *value)
+{
+	char *end;
+	double seconds = strtod(value, &end);
+
+	if (!isdigit((unsigned char)value[0]) || *end || !(seconds > 0) ||
+	    seconds > TIMEOUT_SECONDS) {
+		log_error("%s %s: not seconds above 0, up to %.0f", row->name, value,
+		          TIMEOUT_SECONDS);
+		return -EINVAL;
+	}
+	((struct run_options *)opts)->timeout_ns = (uint64_t)ceil(seconds * 1e9);
+	return 0;
+}
+
+static int parse_stats(void *opts, const struct option_row *row, const char *value)
+{
+	return parse_path(&((struct run_options *)opts)->stats, row, value);
+}
+
+static int parse_verbose(void *opts, const struct option_row *row, const char *value)
+{
+	log_set_level(LOG_INFO);
+	return 0;
+}
+
+static int parse_help(void *opts, const struct option_row *row, const char *value)
+{
+	((struct run_options *)opts)->help = true;
+	return 0;
+}
+
+static const struct option_row run_table[] = {
+	{ "--kernel", NULL, "FILE", parse_kernel,
+	  "what to boot: a Linux bzImage, an ELF image with a\n"
+	  "PVH note, or a multiboot image" },
+	{ "--initrd", NULL, "FILE", parse_initrd, "initial RAM disk" },
+	{ "--append", NULL, "TEXT", parse_append, "kernel command line" },
+	{ "--memory", NULL, "SIZE", parse_memory, "guest RAM, with K, M or G (default 512M)" },
+	{ "--vcpus", NULL, "N", parse_vcpus, "virtual CPUs, 1 to 16 (default 1)" },
+	{ "--engine", NULL, "NAME", parse_engine, "how to execute guest code (default interp)" },
+	{ "--serial", NULL, "WHERE", parse_serial,
+	  "the guest's serial port: stdio (default),\n"
+	  "file:PATH, unix:PATH, pty or none" },
+	{ "--module", NULL, "'FILE ARGS'", parse_module, "a multiboot module; may be given again" },
+	{ "--testdev", NULL, NULL, parse_testdev, "add the devices of QEMU's pc-testdev" },
+	{ "--exit-on-reboot", NULL, NULL, parse_exit_on_reboot,
+	  "end with status 3 when the guest reboots" },
+	{ "--timeout", NULL, "SECONDS", parse_timeout, "end with status 4 after this time" },
+	{ "--stats", NULL, "FILE", parse_stats, "write statistics as JSON" },
+	{ "--verbose", "-v", NULL, parse_verbose, "say more on stderr" },
+	{ "--help", "-h", NULL, parse_help, "print this text" },
+	{ 0 },
+};
+
+int run_parse(struct run_options *opts, int argc, char **argv)
+{
+	*opts = (struct run_options){
+		.vm = { .memory = DEFAULT_MEMORY, .vcpus = 1, .engine = engine_table[0] },
+		.serial = "stdio",
+	};
+	if (options_parse(run_table, opts, argc, argv))
+		return -EINVAL;
+	if (!opts->vm.kernel && !opts->help) {
+		log_error("run: no --kernel given (--help lists the options)");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+void run_print_help(void)
+{
+	puts("usage: trapeze run --kernel FILE [OPTION]...\n");
+	options_print_help(run_table, stdout);
+	puts("\nOn a terminal, Ctrl-A x ends the machine and Ctrl-A ? lists the keys.\n"
+	     "Status: 0 powered off, 2 crashed, 3 rebooted, 4 timeout, 1 usage or host error.");
+}
