@@ -1,9 +1,9 @@
 /*
- * Where everything is on the board: ports, guest physical addresses, interrupt lines. The board wires
- * its chips by these numbers and the firmware tables describe the same numbers to the guest.
+ * Where everything is on the board: ports, guest physical addresses, interrupt lines. The board
+ * wires its chips by these numbers and the firmware tables describe the same numbers to the guest.
  *
- * Numbers that every PC has had since the AT keep their places (UART, RTC, i8042, PIC, PIT); the rest
- * follows QEMU's machines, for which test programs are written.
+ * Numbers that every PC has had since the AT keep their places (UART, RTC, i8042, PIC, PIT); the
+ * rest follows QEMU's machines, for which test programs are written.
  */
 #pragma once
 
@@ -11,45 +11,45 @@
 #include "mem/mem.h"
 
 /* Ports. */
-#define PORT_PIC_MASTER  0x20
-#define PORT_PIC_SLAVE   0xa0
-#define PORT_PIC_ELCR    0x4d0
-#define PORT_PIT         0x40
-#define PORT_PIT_GATE    0x61
-#define PORT_I8042_DATA  0x60
-#define PORT_I8042_CMD   0x64
-#define PORT_RTC         0x70
-#define PORT_DEBUGCON    0xe9
+#define PORT_PIC_MASTER    0x20
+#define PORT_PIC_SLAVE     0xa0
+#define PORT_PIC_ELCR      0x4d0
+#define PORT_PIT           0x40
+#define PORT_PIT_GATE      0x61
+#define PORT_I8042_DATA    0x60
+#define PORT_I8042_CMD     0x64
+#define PORT_RTC           0x70
+#define PORT_DEBUGCON      0xe9
 #define PORT_TESTDEV_ECHO  0xe0 /* pc-testdev: I/O echo, flush, interrupt lines */
 #define PORT_TESTDEV_FLUSH 0xe4
 #define PORT_TESTDEV_IRQ   0x2000
-#define PORT_EXIT        0xf4 /* isa-debug-exit */
-#define PORT_COM1        0x3f8
-#define PORT_FW_CFG      0x510
-#define PORT_RESET       0xcf9
-#define PORT_PM_BASE     0x600
-#define PORT_PM1_EVT     (PORT_PM_BASE + 0) /* status 2 bytes, enable 2 bytes */
-#define PORT_PM1_CNT     (PORT_PM_BASE + 4)
-#define PORT_PM_TIMER    (PORT_PM_BASE + 8)
-#define PORT_GPE0        0x620
+#define PORT_EXIT          0xf4 /* isa-debug-exit */
+#define PORT_COM1          0x3f8
+#define PORT_FW_CFG        0x510
+#define PORT_RESET         0xcf9
+#define PORT_PM_BASE       0x600
+#define PORT_PM1_EVT       (PORT_PM_BASE + 0) /* status 2 bytes, enable 2 bytes */
+#define PORT_PM1_CNT       (PORT_PM_BASE + 4)
+#define PORT_PM_TIMER      (PORT_PM_BASE + 8)
+#define PORT_GPE0          0x620
 
 #define LEN_PM1_EVT  4
 #define LEN_PM1_CNT  2
 #define LEN_PM_TIMER 4
 #define LEN_GPE0     4 /* status 2 bytes, enable 2 bytes */
 
-#define RESET_VALUE  0x06 /* written to PORT_RESET: full reset */
-#define SLEEP_S5_TYPE 5   /* SLP_TYP of power off, in PM1_CNT bits 12:10 */
+#define RESET_VALUE   0x06 /* written to PORT_RESET: full reset */
+#define SLEEP_S5_TYPE 0    /* SLP_TYP of power off, in PM1_CNT bits 12:10 */
 
 /* Interrupt lines: ISA numbers, which are also I/O APIC inputs except line 0. */
-#define IRQ_PIT   0
+#define IRQ_PIT      0
 #define IRQ_KEYBOARD 1
-#define IRQ_COM1  4
-#define IRQ_RTC   8
-#define IRQ_SCI   9 /* level triggered, active high */
-#define IRQ_MOUSE 12
-#define GSI_PIT   2
-#define GSI_COUNT 24
+#define IRQ_COM1     4
+#define IRQ_RTC      8
+#define IRQ_SCI      9 /* level triggered, active high */
+#define IRQ_MOUSE    12
+#define GSI_PIT      2
+#define GSI_COUNT    24
 
 /* Memory-mapped devices. */
 #define GPA_TESTDEV_IORAM 0xff000000ull
@@ -73,9 +73,9 @@
 #define GPA_EBDA         0x9fc00ull /* reserved from here to 640 KiB */
 
 /* Firmware tables, in the area that E820 reports reserved and that guests scan. */
-#define GPA_BIOS_AREA   0xe0000ull
-#define GPA_ACPI_TABLES 0xe0000ull
+#define GPA_BIOS_AREA     0xe0000ull
+#define GPA_ACPI_TABLES   0xe0000ull
 #define ACPI_TABLES_BYTES 0x10000ull
-#define GPA_SMBIOS      0xf0000ull
-#define GPA_ACPI_RSDP   0xf8000ull
-#define GPA_HIGH_LOAD   0x100000ull /* 1 MiB: kernels go here and above */
+#define GPA_SMBIOS        0xf0000ull
+#define GPA_ACPI_RSDP     0xf8000ull
+#define GPA_HIGH_LOAD     0x100000ull /* 1 MiB: kernels go here and above */

@@ -1,0 +1,31 @@
+#include "machine/e820.h"
+
+#include "machine/layout.h"
+
+/* The first megabyte looks as it does on every PC, whatever banks lie there. */
+static const struct e820_entry low_megabyte[] = {
+	{ 0, GPA_EBDA, E820_RAM },
+	{ GPA_EBDA, 0xa0000 - GPA_EBDA, E820_RESERVED },
+	{ GPA_BIOS_AREA, GPA_HIGH_LOAD - GPA_BIOS_AREA, E820_RESERVED },
+};
+
+unsigned e820_build(const struct mem *m, struct e820_entry *e)
+{
+	unsigned n = 0;
+
+	_Static_assert(ARRAY_SIZE(low_megabyte) + MEM_MAX_BANKS <= E820_MAX,
+	               "e820 table too small");
+	for (; n < ARRAY_SIZE(low_megabyte); n++)
+		e[n] = low_megabyte[n];
+	for (unsigned i = 0; i < m->nr_banks; i++) {
+		const struct mem_bank *b = &m->bank[i];
+		uint64_t base = b->base < GPA_HIGH_LOAD ? GPA_HIGH_LOAD : b->base;
+		uint64_t end = b->base + b->size;
+
+		if (base >= end)
+			continue;
+		e[n++] = (struct e820_entry){ base, end - base,
+			                      b->readonly ? E820_RESERVED : E820_RAM };
+	}
+	return n;
+}
