@@ -127,6 +127,18 @@ static int parse_testdev(void *opts, const struct option_row *row, const char *v
 	return 0;
 }
 
+static int parse_decompress(void *opts, const struct option_row *row, const char *value)
+{
+	bool guest = !strcmp(value, "guest");
+
+	if (!guest && strcmp(value, "host")) {
+		log_error("%s %s: not one of host, guest", row->name, value);
+		return -EINVAL;
+	}
+	((struct run_options *)opts)->vm.guest_decompresses = guest;
+	return 0;
+}
+
 static int parse_exit_on_reboot(void *opts, const struct option_row *row, const char *value)
 {
 	((struct run_options *)opts)->vm.exit_on_reboot = true;
@@ -179,6 +191,8 @@ static const struct option_row run_table[] = {
 	  "file:PATH, unix:PATH, pty or none" },
 	{ "--module", NULL, "'FILE ARGS'", parse_module, "a multiboot module; may be given again" },
 	{ "--testdev", NULL, NULL, parse_testdev, "add the devices of QEMU's pc-testdev" },
+	{ "--decompress", NULL, "WHO", parse_decompress,
+	  "who unpacks a bzImage: host (default) or guest" },
 	{ "--exit-on-reboot", NULL, NULL, parse_exit_on_reboot,
 	  "end with status 3 when the guest reboots" },
 	{ "--timeout", NULL, "SECONDS", parse_timeout, "end with status 4 after this time" },
