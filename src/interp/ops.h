@@ -2,11 +2,14 @@
  * The table that joins mnemonics to routines: one row an instruction, each file of routines exports
  * its rows, decode.c fills the operands and calls pick (or takes fn).
  *
- * Operands as decode.c leaves them in struct insn: explicit operands by position, the first register
- * in dst, the second in src, the third in aux, the fourth in aux2 (general, segment, control,
+ * Operands as decode.c leaves them in struct insn, by position: a register that is operand 0 goes to
+ * dst, operand 1 to src, operand 2 to aux, operand 3 to aux2 (general, segment, control,
  * debug, vector and x87 registers by their number; AH..BH 16..19); a memory operand sets INSN_MEM and
  * base/index/scale/disp/seg in whichever position it stands; an immediate goes to imm. opsize is the
  * effective operand size in bytes.
+ *
+ * A mnemonic may have rows in two tables (MOV of general and of control registers): the later table is
+ * asked first, and a pick that returns NULL passes the question on; nobody's answer is #UD.
  */
 #pragma once
 
@@ -28,7 +31,13 @@ struct op_row {
 };
 
 /* Each ends with a row whose fn and pick are NULL. */
-extern const struct op_row ops_integer[]; /* alu.c, move.c ... */
+extern const struct op_row ops_alu[];
+extern const struct op_row ops_shift[];
+extern const struct op_row ops_muldiv[];
+extern const struct op_row ops_bits[];
+extern const struct op_row ops_bcd[];
+extern const struct op_row ops_move[];
+extern const struct op_row ops_stack[];
 extern const struct op_row ops_string[];
 extern const struct op_row ops_control[]; /* near branches */
 extern const struct op_row ops_far[];     /* far transfers, INT, IRET, SYSCALL */
