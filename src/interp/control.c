@@ -4,6 +4,7 @@
  */
 #include "interp/ops.h"
 #include "interp/access.h"
+#include "interp/far.h"
 
 static void check_target(struct cpu *c, uint64_t target)
 {
@@ -98,20 +99,20 @@ static void ret(struct cpu *c, const struct insn *i)
 static insn_fn pick_jmp(const struct op_decode *d, struct insn *i)
 {
 	if (d->z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
-		return NULL;
+		return far_pick(d, i);
 	return d->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? jmp_relative : jmp_indirect;
 }
 
 static insn_fn pick_call(const struct op_decode *d, struct insn *i)
 {
 	if (d->z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
-		return NULL;
+		return far_pick(d, i);
 	return d->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? call_relative : call_indirect;
 }
 
 static insn_fn pick_ret(const struct op_decode *d, struct insn *i)
 {
-	return d->z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR ? NULL : ret;
+	return d->z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR ? far_pick(d, i) : ret;
 }
 
 #define JCC(cc, number)                                                                            \

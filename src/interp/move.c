@@ -1,7 +1,7 @@
 /*
  * Moves: MOV, MOVZX, MOVSX, LEA, XCHG, CMOVcc, SETcc, XLAT, flags to and from AH, and flag bits.
  */
-#include "interp/ops.h"
+#include "interp/far.h"
 #include "interp/rmw.h"
 
 #define MOVE_ROUTINES(bits)                                                                        \
@@ -88,7 +88,7 @@ static insn_fn pick_mov(const struct op_decode *d, struct insn *i)
 	enum form form = form_of(d);
 
 	if (!is_general(&d->op[0]) || !is_general(&d->op[1]))
-		return NULL;
+		return far_pick(d, i);
 	if (d->z->opcode >= 0xa0 && d->z->opcode <= 0xa3 &&
 	    d->z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT) {
 		i->imm = d->op[form == FORM_MR ? 0 : 1].mem.disp.value;

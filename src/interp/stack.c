@@ -2,7 +2,7 @@
  * The stack: PUSH and POP of general registers and flags, ENTER, LEAVE, and the functions that calls,
  * returns and far transfers share.
  */
-#include "interp/ops.h"
+#include "interp/far.h"
 #include "interp/rmw.h"
 
 unsigned stack_address_size(const struct cpu *c)
@@ -126,7 +126,7 @@ static bool general_or_memory(const struct op_decode *d)
 static insn_fn pick_push(const struct op_decode *d, struct insn *i)
 {
 	if (!general_or_memory(d))
-		return NULL;
+		return far_pick(d, i);
 	if (d->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
 		return push_i;
 	if (i->flags & INSN_MEM)
@@ -137,7 +137,7 @@ static insn_fn pick_push(const struct op_decode *d, struct insn *i)
 static insn_fn pick_pop(const struct op_decode *d, struct insn *i)
 {
 	if (!general_or_memory(d))
-		return NULL;
+		return far_pick(d, i);
 	if (i->flags & INSN_MEM)
 		return pop_m;
 	return d->z->machine_mode == ZYDIS_MACHINE_MODE_LONG_64 && i->opsize == 8 ? pop64_r : pop_r;
