@@ -56,7 +56,7 @@ int interp_new(struct cpu *c)
 	rc = block_cache_init(&in->blocks);
 	if (rc)
 		goto out;
-	rc = native_new(c, &in->native);
+	rc = native_new(c);
 out:
 	if (rc)
 		interp_free(c);
