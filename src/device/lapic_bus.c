@@ -1,0 +1,75 @@
+/*
+ * Interrupt messages: who they are for. Physical destinations name an APIC id; logical ones are
+ * masks that every APIC compares with its own logical id.
+ */
+#include "device/lapic.h"
+
+#include <string.h>
+
+void lapic_bus_init(struct lapic_bus *b)
+{
+	memset(b, 0, sizeof(*b));
+}
+
+/* Lowest priority: the candidate with the lowest processor priority, the first one of equals. */
+static struct lapic *find_lowest(struct lapic_bus *b, const struct lapic_msg *m)
+{
+	struct lapic *best = NULL;
+	uint8_t best_priority = 0;
+
+	for (unsigned i = 0; i < b->nr; i++) {
+		uint8_t priority;
+
+		if (!lapic_matches(b->cpu[i], m))
+			continue;
+		priority = lapic_processor_priority(b->cpu[i]);
+		if (!best || priority < best_priority) {
+			best = b->cpu[i];
+			best_priority = priority;
+		}
+	}
+	return best;
+}
+
+bool lapic_bus_deliver(struct lapic_bus *b, const struct lapic_msg *m)
+{
+	bool accepted = false;
+
+	if (m->delivery == APIC_LOWEST) {
+		struct lapic *l = find_lowest(b, m);
+
+		return l && lapic_accept(l, m);
+	}
+	if (!m->logical && m->dest != LAPIC_BROADCAST)
+		return m->dest < b->nr && lapic_accept(b->cpu[m->dest], m);
+	for (unsigned i = 0; i < b->nr; i++) {
+		if (lapic_matches(b->cpu[i], m))
+			accepted |= lapic_accept(b->cpu[i], m);
+	}
+	return accepted;
+}
+
+bool lapic_bus_msi(struct lapic_bus *b, uint64_t addr, uint32_t data)
+{
+	bool redirect = addr & BIT(3);
+	struct lapic_msg m = {
+		.dest = lapic_dest8((uint8_t)(addr >> 12)),
+		.logical = addr & BIT(2),
+		.vector = (uint8_t)data,
+		.delivery = data >> 8 & 7,
+		.level = data & BIT(15),
+	};
+
+	/* The redirection hint asks for one of a logical set (SDM 3A 11.11.1). */
+	if (redirect && m.logical && m.delivery == APIC_FIXED)
+		m.delivery = APIC_LOWEST;
+	return lapic_bus_deliver(b, &m);
+}
+
+void lapic_bus_set_lint(void *bus, unsigned n, bool level)
+{
+	struct lapic_bus *b = bus;
+
+	for (unsigned i = 0; i < b->nr; i++)
+		lapic_set_lint(b->cpu[i], n, level);
+}
