@@ -1,0 +1,114 @@
+/*
+ * The devices that cannot be found by looking: what the DSDT is for. There are no methods: every
+ * resource is fixed, and power management is that of the fixed registers.
+ */
+#include "machine/acpi_private.h"
+
+#include <stdio.h>
+
+#include "machine/aml.h"
+#include "machine/layout.h"
+
+#define HPET_BYTES    0x400
+#define STATUS_ACTIVE 0xf /* _STA: present, decoding, shown, working */
+#define PCI_CONFIG    0xcf8
+
+static void write_cpus(struct aml *a, unsigned nr)
+{
+	for (unsigned i = 0; i < nr; i++) {
+		char name[8];
+
+		snprintf(name, sizeof(name), "CP%02X", i & 0xff);
+		aml_device(a, name);
+		aml_name_string(a, "_HID", "ACPI0007");
+		aml_name_int(a, "_UID", i); /* as in the MADT */
+		aml_close(a);
+	}
+}
+
+static void write_com1(struct aml *a)
+{
+	aml_device(a, "COM1");
+	aml_name_eisaid(a, "_HID", "PNP0501");
+	aml_name_int(a, "_UID", 1);
+	aml_name_int(a, "_STA", STATUS_ACTIVE);
+	aml_resources(a);
+	aml_io(a, PORT_COM1, 8);
+	aml_irq(a, IRQ_COM1);
+	aml_close(a);
+	aml_close(a);
+}
+
+static void write_rtc(struct aml *a)
+{
+	aml_device(a, "RTC_");
+	aml_name_eisaid(a, "_HID", "PNP0B00");
+	aml_resources(a);
+	aml_io(a, PORT_RTC, 2);
+	aml_irq(a, IRQ_RTC);
+	aml_close(a);
+	aml_close(a);
+}
+
+static void write_hpet(struct aml *a)
+{
+	aml_device(a, "HPET");
+	aml_name_eisaid(a, "_HID", "PNP0103");
+	aml_name_int(a, "_UID", 0);
+	aml_resources(a);
+	aml_memory(a, GPA_HPET, HPET_BYTES, false);
+	aml_close(a);
+	aml_close(a);
+}
+
+static void write_i8042(struct aml *a)
+{
+	aml_device(a, "KBD_");
+	aml_name_eisaid(a, "_HID", "PNP0303");
+	aml_name_int(a, "_STA", STATUS_ACTIVE);
+	aml_resources(a);
+	aml_io(a, PORT_I8042_DATA, 1);
+	aml_io(a, PORT_I8042_CMD, 1);
+	aml_irq(a, IRQ_KEYBOARD);
+	aml_close(a);
+	aml_close(a);
+}
+
+/* Everything between RAM and the I/O APIC is for PCI devices, and all ports but its own. */
+static void write_pci(struct aml *a)
+{
+	aml_device(a, "PCI0");
+	aml_name_eisaid(a, "_HID", "PNP0A03");
+	aml_name_int(a, "_UID", 0);
+	aml_name_int(a, "_BBN", 0);
+	aml_resources(a);
+	aml_window_bus(a, 0, 0);
+	aml_io(a, PCI_CONFIG, 8);
+	aml_window_io(a, 0, PCI_CONFIG - 1);
+	aml_window_io(a, PCI_CONFIG + 8, UINT16_MAX);
+	aml_window_memory(a, (uint32_t)MEM_HOLE_BASE, (uint32_t)GPA_IOAPIC - 1);
+	aml_close(a);
+	aml_close(a);
+}
+
+size_t acpi_write_dsdt(const struct acpi_args *args, void *buf, size_t size)
+{
+	/* PM1a and PM1b sleep types, and two that are reserved (7.4.2). */
+	static const uint8_t s5[] = { SLEEP_S5_TYPE, SLEEP_S5_TYPE, 0, 0 };
+	struct aml a;
+
+	aml_begin(&a, buf, size);
+	aml_name_package(&a, "_S5_", s5, ARRAY_SIZE(s5));
+	aml_scope(&a, "_SB_");
+	write_cpus(&a, args->nr_cpus);
+	if (args->pci)
+		write_pci(&a);
+	write_com1(&a);
+	write_rtc(&a);
+	if (args->hpet_id)
+		write_hpet(&a);
+	if (args->i8042)
+		write_i8042(&a);
+	aml_close(&a);
+	return aml_end(&a);
+}
