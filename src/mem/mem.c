@@ -13,6 +13,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -112,6 +113,13 @@ void mem_free(struct mem *m)
 	if (m->fd >= 0)
 		close(m->fd);
 	free(m);
+}
+
+int mem_clear(struct mem *m)
+{
+	int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+
+	return fallocate(m->fd, mode, 0, (off_t)m->ram_bytes) < 0 ? -errno : 0;
 }
 
 static void insert_bank(struct mem *m, const struct mem_bank *bank)

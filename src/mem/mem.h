@@ -33,6 +33,9 @@ struct mem {
 int mem_new(struct mem **out, uint64_t bytes);
 void mem_free(struct mem *m);
 
+/* Gives all RAM back to the host; it reads as zeros again. ROM stays. Only while no vCPU runs. */
+int mem_clear(struct mem *m);
+
 /* A read-only bank at [base, base+size), splitting the RAM below it. data is copied. */
 int mem_add_rom(struct mem *m, gpa_t base, const void *data, uint64_t size);
 

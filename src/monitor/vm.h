@@ -45,15 +45,18 @@ struct vm_console {
 	void *opaque;
 };
 
+/* Strings must outlive the machine, which reads its files again when it reboots. */
 struct vm_config {
-	const char *kernel; /* path: bzImage, ELF with a PVH note, or multiboot */
-	const char *initrd; /* path or NULL */
-	const char *append; /* kernel command line or NULL */
+	const char *kernel;                 /* path: bzImage, ELF with a PVH note, or multiboot */
+	const char *initrd;                 /* path or NULL */
+	const char *append;                 /* kernel command line or NULL */
+	const char *cpu;                    /* CPUID model, NULL for what the host has */
 	const char *module[VM_MAX_MODULES]; /* "PATH [ARGUMENTS]", multiboot only */
 	unsigned nr_modules;
 	uint64_t memory; /* bytes; see mem.h for the limits */
 	unsigned vcpus;  /* 1..VM_MAX_VCPUS */
 	const struct engine_ops *engine;
+	bool guest_decompresses;    /* a bzImage's own decompressor runs instead of ours */
 	bool exit_on_reboot;        /* else a reset restarts the machine within vm_wait() */
 	bool reset_on_triple_fault; /* treat shutdown as a reset request instead of a crash */
 	bool testdev;               /* add the devices of QEMU's pc-testdev */
@@ -69,8 +72,8 @@ int vm_start(struct vm *vm);
 
 /*
  * Sleeps until the machine has an outcome and every vCPU stands still. deadline_ns: clock_ns() time
- * after which it is stopped with VM_TIMEOUT, 0 for never. *status (may be NULL) gets the byte written to the
- * exit port. Call it again and it gives the same answer.
+ * after which it is stopped with VM_TIMEOUT, 0 for never. *status (may be NULL) gets the byte
+ * written to the exit port. Call it again and it gives the same answer.
  */
 enum vm_outcome vm_wait(struct vm *vm, uint64_t deadline_ns, unsigned *status);
 
@@ -81,14 +84,16 @@ void vm_stop(struct vm *vm);
 const char *vm_reason(const struct vm *vm);
 const char *vm_outcome_name(enum vm_outcome outcome);
 
-/* Bytes for the guest's serial port; returns how many were accepted. Once 0..n-1 were, input_room() follows. */
+/* Bytes for the guest's serial port; returns how many were accepted. Once 0..n-1 were, input_room()
+ * follows. */
 size_t vm_serial_input(struct vm *vm, const uint8_t *buf, size_t n);
 /* The console's output() can take bytes again. */
 void vm_serial_resume(struct vm *vm);
 
 struct vm_stats {
 	uint64_t run_ns;  /* since vm_start(), or until the outcome */
-	uint64_t user_ns; /* from vm_start() to the first instruction at CPL 3; 0 if there was none */
+	uint64_t user_ns; /* from vm_start() to the first instruction at CPL 3; 0 if there was none
+	                   */
 	uint64_t insns;   /* this and the following: sums over all vCPUs */
 	uint64_t blocks;
 	uint64_t tlb_misses;

@@ -1,0 +1,451 @@
+/*
+ * One virtual machine: its parts, put together and taken apart, and the run from start to outcome.
+ *
+ * Locks: none of its own. The vCPUs have the group's lock (vcpu.c gives the order of all), the
+ * devices the bus lock, under which they call the functions of `host_ops` below. Who calls
+ * vm_wait() restarts the machine, and does so while every vCPU stands still; only the devices'
+ * timers may run meanwhile, under the bus lock.
+ *
+ * Order of construction: memory and the CPU model, the board with its firmware tables, the vCPUs,
+ * the kernel. vm_free() goes the other way and copes with any prefix of it.
+ */
+#include "monitor/vm.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/loop.h"
+#include "cpu/cpuid.h"
+#include "machine/board.h"
+#include "machine/loader.h"
+#include "mem/mem.h"
+#include "monitor/alloc.h"
+#include "monitor/report.h"
+#include "monitor/serial.h"
+#include "monitor/vcpu.h"
+
+struct vm {
+	struct vm_config config;
+	struct loop *loop; /* the devices' timers */
+	struct mem *mem;
+	struct cpuid_model *cpuid;
+	uint64_t tsc_hz;
+	struct alloc alloc;
+	struct serial serial;
+	struct board *board;
+	struct vcpu_group group;
+	_Atomic bool stop_wanted; /* vm_stop() came while the group stood still */
+	uint64_t start_ns, end_ns;
+	uint64_t reboots;
+};
+
+/* What the board asks of the monitor. All but grant are called with the bus locked. */
+
+static void raise_attention(void *opaque, unsigned cpu, uint32_t attention, uint8_t sipi_vector)
+{
+	struct vm *vm = opaque;
+
+	vcpu_raise_startup(vm->group.vcpu[cpu], attention, sipi_vector);
+}
+
+static void request_reset(void *opaque)
+{
+	struct vm *vm = opaque;
+
+	vcpu_group_stop(&vm->group, VM_REBOOTED, 0, "the guest asked for a reset");
+}
+
+static void request_poweroff(void *opaque)
+{
+	struct vm *vm = opaque;
+
+	vcpu_group_stop(&vm->group, VM_POWEROFF, 0, "the guest switched itself off");
+}
+
+static void request_exit(void *opaque, int status)
+{
+	struct vm *vm = opaque;
+	unsigned byte = (unsigned)status >> 1; /* the port makes it odd, see exit_port.h */
+
+	vcpu_group_stop(&vm->group, VM_EXIT_PORT, byte, "the guest wrote 0x%x to the exit port",
+	                byte);
+}
+
+static void put_debug(void *opaque, const uint8_t *buf, size_t n)
+{
+	const struct vm_console *c = &((struct vm *)opaque)->config.console;
+
+	for (size_t i = 0; c->debug && i < n; i++)
+		c->debug(c->opaque, buf[i]);
+}
+
+static int grant_range(void *opaque, enum board_resource kind, uint64_t base, uint64_t len,
+                       const char *owner, char *err, size_t errlen)
+{
+	static const enum resource resource[] = {
+		[BOARD_PAGES] = RES_PAGES,
+		[BOARD_PORTS] = RES_PORTS,
+		[BOARD_IRQ] = RES_IRQ,
+	};
+	struct vm *vm = opaque;
+
+	return alloc_grant(&vm->alloc, resource[kind], base, len, owner, err, errlen);
+}
+
+static const struct board_host_ops host_ops = {
+	.raise = raise_attention,
+	.reset = request_reset,
+	.poweroff = request_poweroff,
+	.exit = request_exit,
+	.debug = put_debug,
+	.grant = grant_range,
+};
+
+/* Construction. */
+
+static int check_config(const struct vm_config *c, char *err, size_t errlen)
+{
+	if (!c->kernel)
+		snprintf(err, errlen, "no kernel given");
+	else if (!c->engine)
+		snprintf(err, errlen, "no engine given");
+	else if (c->vcpus < 1 || c->vcpus > VM_MAX_VCPUS)
+		snprintf(err, errlen, "vcpus: %u is not in 1..%d", c->vcpus, VM_MAX_VCPUS);
+	else if (c->nr_modules > VM_MAX_MODULES)
+		snprintf(err, errlen, "modules: %u given, at most %d are possible", c->nr_modules,
+		         VM_MAX_MODULES);
+	else if (c->memory < MEM_MIN_BYTES || c->memory > MEM_MAX_BYTES)
+		snprintf(err, errlen, "memory: %" PRIu64 " bytes are not in %llu MiB..%llu GiB",
+		         c->memory, MEM_MIN_BYTES / MiB, MEM_MAX_BYTES / GiB);
+	else if (c->memory % PAGE_SIZE)
+		snprintf(err, errlen, "memory: %" PRIu64 " bytes are not a multiple of %llu",
+		         c->memory, PAGE_SIZE);
+	else
+		return 0;
+	return -EINVAL;
+}
+
+/* The message of a step that has none of its own. */
+static int fail(int rc, const char *what, char *err, size_t errlen)
+{
+	if (rc)
+		snprintf(err, errlen, "%s: %s", what, strerror(-rc));
+	return rc;
+}
+
+static int make_resources(struct vm *vm, char *err, size_t errlen)
+{
+	const struct vm_config *c = &vm->config;
+	int rc;
+
+	rc = fail(loop_new(&vm->loop), "event loop", err, errlen);
+	if (!rc)
+		rc = mem_new(&vm->mem, c->memory);
+	if (rc && vm->loop)
+		snprintf(err, errlen, "memory: the host cannot give %" PRIu64 " bytes: %s",
+		         c->memory, strerror(-rc));
+	if (rc)
+		return rc;
+	vm->tsc_hz = clock_tsc_hz();
+	return cpuid_model_new(&vm->cpuid, c->cpu ? c->cpu : "host", c->vcpus, vm->tsc_hz, err,
+	                       errlen);
+}
+
+/* RAM has its pages before the board asks for its own: a chip may not lie over it, a ROM may. */
+static int grant_ram(struct vm *vm, char *err, size_t errlen)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < vm->mem->nr_banks && !rc; i++) {
+		const struct mem_bank *b = &vm->mem->bank[i];
+
+		rc = alloc_grant(&vm->alloc, RES_PAGES, b->base, b->size,
+		                 b->readonly ? "ROM" : "RAM", err, errlen);
+	}
+	return rc;
+}
+
+static int make_board(struct vm *vm, char *err, size_t errlen)
+{
+	struct board_config config = {
+		.mem = vm->mem,
+		.loop = vm->loop,
+		.vcpus = vm->config.vcpus,
+		.tsc_hz = vm->tsc_hz,
+		.testdev = vm->config.testdev,
+		.uart = serial_backend(&vm->serial),
+		.host = &host_ops,
+		.opaque = vm,
+	};
+	int rc;
+
+	alloc_init(&vm->alloc);
+	rc = board_new(&vm->board, &config, err, errlen);
+	if (rc)
+		return rc;
+	vm->serial.uart = &vm->board->uart;
+	vm->serial.console = vm->config.console;
+	return grant_ram(vm, err, errlen);
+}
+
+static int make_vcpus(struct vm *vm, char *err, size_t errlen)
+{
+	struct vcpu_group *g = &vm->group;
+	int rc = vcpu_group_init(g, vm->config.vcpus, vm->config.engine, vm->mem, vm->cpuid);
+
+	if (rc)
+		return fail(rc, vm->config.engine->name, err, errlen);
+	g->board = vm->board;
+	g->reset_on_triple_fault = vm->config.reset_on_triple_fault;
+	for (unsigned i = 0; i < g->nr; i++)
+		g->vcpu[i]->lapic = board_attach_cpu(vm->board, &g->vcpu[i]->cpu);
+	return 0;
+}
+
+/* The kernel in memory and every vCPU where firmware would leave it. */
+static int load(struct vm *vm, char *err, size_t errlen)
+{
+	const struct vm_config *c = &vm->config;
+	struct loader_args args = {
+		.kernel = c->kernel,
+		.initrd = c->initrd,
+		.cmdline = c->append,
+		.modules = c->module,
+		.nr_modules = c->nr_modules,
+		.rsdp = vm->board->rsdp,
+		.guest_decompresses = c->guest_decompresses,
+		.guest_decompresses = c->guest_decompresses,
+	};
+	struct loader_result entry;
+	int rc = loader_load(vm->mem, &args, &entry, err, errlen);
+
+	if (rc)
+		return rc;
+	for (unsigned i = 0; i < vm->group.nr; i++) {
+		vcpu_reset(vm->group.vcpu[i]);
+		loader_setup_mtrrs(&vm->group.vcpu[i]->cpu);
+	}
+	loader_setup_cpu(&entry, &vm->group.vcpu[0]->cpu);
+	log_info("%s: %s, entered at 0x%" PRIx64, c->kernel, entry.format, entry.entry);
+	return 0;
+}
+
+int vm_new(struct vm **out, const struct vm_config *config, char *err, size_t errlen)
+{
+	struct vm *vm;
+	int rc = check_config(config, err, errlen);
+
+	if (rc)
+		return rc;
+	vm = calloc(1, sizeof(*vm));
+	if (!vm)
+		return fail(-ENOMEM, "machine", err, errlen);
+	vm->config = *config;
+	rc = make_resources(vm, err, errlen);
+	if (!rc)
+		rc = make_board(vm, err, errlen);
+	if (!rc)
+		rc = make_vcpus(vm, err, errlen);
+	if (!rc)
+		rc = load(vm, err, errlen);
+	if (rc) {
+		vm_free(vm);
+		return rc;
+	}
+	*out = vm;
+	return 0;
+}
+
+/* The vCPUs first, for they use the devices; then the timers' thread; then what both used. */
+void vm_free(struct vm *vm)
+{
+	if (!vm)
+		return;
+	vcpu_group_fini(&vm->group);
+	board_free(vm->board);
+	loop_free(vm->loop);
+	cpuid_model_free(vm->cpuid);
+	mem_free(vm->mem);
+	free(vm);
+}
+
+/* The run. */
+
+/* From one moment on: all TSCs zero, system time zero. */
+static void start_clocks(struct vm *vm)
+{
+	int64_t offset = -(int64_t)clock_tsc();
+
+	for (unsigned i = 0; i < vm->group.nr; i++)
+		vm->group.vcpu[i]->cpu.msr.tsc_offset = offset;
+	pvclock_init(&vm->group.clock, vm->tsc_hz);
+}
+
+static void resume(struct vm *vm)
+{
+	start_clocks(vm);
+	vcpu_group_resume(&vm->group);
+	if (vm->stop_wanted)
+		vm_stop(vm);
+}
+
+int vm_start(struct vm *vm)
+{
+	int rc = loop_start(vm->loop);
+
+	if (!rc)
+		rc = vcpu_group_start(&vm->group);
+	if (rc)
+		return rc;
+	vm->start_ns = clock_ns();
+	resume(vm);
+	return 0;
+}
+
+void vm_stop(struct vm *vm)
+{
+	vm->stop_wanted = true;
+	vcpu_group_stop(&vm->group, VM_STOPPED, 0, "stopped");
+}
+
+static int restart(struct vm *vm)
+{
+	char err[sizeof(vm->group.reason)];
+	int rc = fail(mem_clear(vm->mem), "memory", err, sizeof(err));
+
+	if (!rc) {
+		board_reset(vm->board);
+		rc = load(vm, err, sizeof(err));
+	}
+	if (rc) {
+		vm->group.outcome = VM_HOST_ERROR;
+		snprintf(vm->group.reason, sizeof(vm->group.reason), "%s", err);
+		return rc;
+	}
+	vm->reboots++;
+	resume(vm);
+	return 0;
+}
+
+enum vm_outcome vm_wait(struct vm *vm, uint64_t deadline_ns, unsigned *status)
+{
+	struct vcpu_group *g = &vm->group;
+
+	do {
+		if (vcpu_group_wait(g, deadline_ns))
+			continue;
+		vcpu_group_stop(g, VM_TIMEOUT, 0, "the deadline passed");
+		vcpu_group_wait(g, 0);
+	} while (g->outcome == VM_REBOOTED && !vm->config.exit_on_reboot && !restart(vm));
+	if (!vm->end_ns)
+		vm->end_ns = clock_ns();
+	if (status)
+		*status = g->status;
+	return g->outcome;
+}
+
+const char *vm_reason(const struct vm *vm)
+{
+	return vm->group.reason;
+}
+
+const char *vm_outcome_name(enum vm_outcome outcome)
+{
+	static const char *const name[VM_OUTCOMES] = {
+		[VM_RUNNING] = "running",     [VM_POWEROFF] = "poweroff",
+		[VM_CRASHED] = "crashed",     [VM_REBOOTED] = "rebooted",
+		[VM_EXIT_PORT] = "exit-port", [VM_TIMEOUT] = "timeout",
+		[VM_STOPPED] = "stopped",     [VM_HOST_ERROR] = "host-error",
+	};
+
+	return (unsigned)outcome < VM_OUTCOMES ? name[outcome] : "?";
+}
+
+/* The serial port. */
+
+size_t vm_serial_input(struct vm *vm, const uint8_t *buf, size_t n)
+{
+	size_t taken;
+
+	bus_lock(&vm->board->bus);
+	taken = uart_receive(&vm->board->uart, buf, n);
+	bus_unlock(&vm->board->bus);
+	return taken;
+}
+
+void vm_serial_resume(struct vm *vm)
+{
+	bus_lock(&vm->board->bus);
+	serial_resume(&vm->serial);
+	bus_unlock(&vm->board->bus);
+}
+
+/* Looking at it. */
+
+const char *vm_exit_name(enum exit_reason reason)
+{
+	static const char *const name[EXIT_REASONS] = {
+		[EXIT_NONE] = "none",         [EXIT_PIO] = "pio",       [EXIT_MMIO] = "mmio",
+		[EXIT_MSR] = "msr",           [EXIT_INTACK] = "intack", [EXIT_TPR] = "tpr",
+		[EXIT_KICK] = "kick",         [EXIT_HLT] = "hlt",       [EXIT_INIT] = "init",
+		[EXIT_SHUTDOWN] = "shutdown", [EXIT_ERROR] = "error",
+	};
+
+	return (unsigned)reason < EXIT_REASONS ? name[reason] : "?";
+}
+
+/* Bytes of memory that the process has resident, from /proc/self/statm; 0 when that cannot be read.
+ */
+static uint64_t process_resident(void)
+{
+	uint64_t pages = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+
+	if (!f)
+		return 0;
+	if (fscanf(f, "%*u %" SCNu64, &pages) != 1)
+		pages = 0;
+	fclose(f);
+	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void add_cpu_stats(struct vm_stats *s, const struct cpu_stats *c, uint64_t start_ns)
+{
+	s->insns += c->insns;
+	s->blocks += c->blocks;
+	s->tlb_misses += c->tlb_misses;
+	s->interrupts += c->interrupts;
+	for (unsigned i = 0; i < ARRAY_SIZE(s->exceptions); i++)
+		s->exceptions[i] += c->exceptions[i];
+	for (unsigned i = 0; i < EXIT_REASONS; i++)
+		s->exits[i] += c->exits[i];
+	if (c->user_ns && (!s->user_ns || c->user_ns - start_ns < s->user_ns))
+		s->user_ns = c->user_ns - start_ns;
+}
+
+void vm_get_stats(struct vm *vm, struct vm_stats *out)
+{
+	uint64_t end = vm->end_ns ? vm->end_ns : clock_ns();
+	uint64_t resident = process_resident();
+
+	*out = (struct vm_stats){ .vcpus = vm->group.nr, .reboots = vm->reboots };
+	out->run_ns = vm->start_ns ? end - vm->start_ns : 0;
+	for (unsigned i = 0; i < vm->group.nr; i++)
+		add_cpu_stats(out, &vm->group.vcpu[i]->cpu.stats, vm->start_ns);
+	out->guest_resident = mem_resident(vm->mem);
+	if (resident > out->guest_resident)
+		out->host_resident = resident - out->guest_resident;
+}
+
+size_t vm_report(struct vm *vm, char *buf, size_t size)
+{
+	size_t len = 0;
+
+	for (unsigned i = 0; i < vm->group.nr && len + 1 < size; i++)
+		len += report_cpu(&vm->group.vcpu[i]->cpu, buf + len, size - len);
+	return len;
+}
