@@ -17,6 +17,18 @@ static void count_nmis(struct fake_machine *m, struct cpu *c, struct exit *e)
 	e->reason = EXIT_HLT;
 }
 
+/* Catches the sleeper at different points: on its way, about to sleep, asleep in the kernel. */
+static void let_sleep(struct vcpu *v, unsigned i)
+{
+	const struct timespec nap = { .tv_nsec = 20000 };
+
+	if (i % 64 == 0)
+		nanosleep(&nap, NULL);
+	else if (i % 2)
+		while (!v->asleep)
+			;
+}
+
 /* One at a time: a lost wake-up would leave both sides waiting. */
 static void no_wake_is_lost(void **state)
 {
@@ -27,6 +39,7 @@ static void no_wake_is_lost(void **state)
 	fake.program[0] = count_nmis;
 	vcpu_group_resume(&fake.group);
 	for (unsigned i = 0; i < WAKES; i++) {
+		let_sleep(fake.group.vcpu[0], i);
 		vcpu_raise(fake.group.vcpu[0], ATTN_NMI);
 		while (wakes == i)
 			if (clock_ns() >= deadline)
