@@ -374,12 +374,13 @@ void board_free(struct board *b)
 {
 	if (!b)
 		return;
-	for (unsigned i = 0; i < b->nr_cpus; i++)
-		lapic_fini(&b->cpu[i].lapic);
+	/* A timer that fires meanwhile still finds the local APICs. */
 	pit_fini(&b->pit);
 	hpet_fini(&b->hpet);
 	rtc_fini(&b->rtc);
 	acpi_pm_fini(&b->pm);
+	for (unsigned i = 0; i < b->nr_cpus; i++)
+		lapic_fini(&b->cpu[i].lapic);
 	fw_cfg_fini(&b->fw_cfg);
 	free(b->testdev);
 	bus_fini(&b->bus);

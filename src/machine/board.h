@@ -90,7 +90,7 @@ struct board {
 /* Makes and wires all chips, in their power-on state, and puts the firmware tables into guest
  * memory. 0, or -errno with a line in err. */
 int board_new(struct board **out, const struct board_config *config, char *err, size_t errlen);
-/* Only when no vCPU runs; safe on NULL. */
+/* Only when no vCPU runs; until it returns, timers may still raise attention. Safe on NULL. */
 void board_free(struct board *b);
 /* The reset pin of every chip. Only while no vCPU runs; takes bus.lock. */
 void board_reset(struct board *b);

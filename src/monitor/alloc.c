@@ -4,14 +4,16 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-/* The spaces that are handed out; GSIs are those of one I/O APIC. */
+#include "machine/layout.h"
+
+/* The spaces that are handed out. */
 static const struct {
 	const char *what;
 	uint64_t size;
 } space[RES_KINDS] = {
 	[RES_PAGES] = { "guest memory", BIT(52) },
 	[RES_PORTS] = { "ports", 0x10000 },
-	[RES_IRQ] = { "interrupt lines", 24 },
+	[RES_IRQ] = { "interrupt lines", GSI_COUNT },
 };
 
 void alloc_init(struct alloc *a)

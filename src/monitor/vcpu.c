@@ -18,7 +18,7 @@
  *          +---------------------------------------------------------------+
  *                vcpu_group_wait() finds that the last thread has parked
  *
- * and from anywhere to ENDING by vcpu_group_fini(). A thread runs guest code only in RUNNING;
+ * and from anywhere to ENDING by vcpu_group_end(). A thread runs guest code only in RUNNING;
  * otherwise it finishes the instruction it is at, parks on `changed`, and its struct cpu is
  * anybody's to read.
  *
@@ -416,7 +416,7 @@ int vcpu_group_init(struct vcpu_group *g, unsigned nr, const struct engine_ops *
 	return rc;
 }
 
-void vcpu_group_fini(struct vcpu_group *g)
+void vcpu_group_end(struct vcpu_group *g)
 {
 	if (!g->engine)
 		return;
@@ -426,13 +426,21 @@ void vcpu_group_fini(struct vcpu_group *g)
 	pthread_mutex_unlock(&g->lock);
 	kick_all(g);
 	for (unsigned i = 0; i < g->nr; i++) {
-		struct vcpu *v = g->vcpu[i];
+		if (g->vcpu[i]->started)
+			pthread_join(g->vcpu[i]->thread, NULL);
+		g->vcpu[i]->started = false;
+	}
+}
 
-		if (v->started)
-			pthread_join(v->thread, NULL);
-		if (v->created)
-			g->engine->destroy(&v->cpu);
-		free(v);
+void vcpu_group_fini(struct vcpu_group *g)
+{
+	if (!g->engine)
+		return;
+	vcpu_group_end(g);
+	for (unsigned i = 0; i < g->nr; i++) {
+		if (g->vcpu[i]->created)
+			g->engine->destroy(&g->vcpu[i]->cpu);
+		free(g->vcpu[i]);
 	}
 	pthread_cond_destroy(&g->changed);
 	pthread_mutex_destroy(&g->lock);

@@ -53,7 +53,9 @@ struct vcpu_group {
  * failure. */
 int vcpu_group_init(struct vcpu_group *g, unsigned nr, const struct engine_ops *engine,
                     struct mem *mem, const struct cpuid_model *model);
-void vcpu_group_fini(struct vcpu_group *g); /* ends and joins the threads */
+/* Ends and joins the threads, if there are any; other threads may still call vcpu_raise(). */
+void vcpu_group_end(struct vcpu_group *g);
+void vcpu_group_fini(struct vcpu_group *g); /* ends it first if need be */
 
 int vcpu_group_start(struct vcpu_group *g); /* makes the threads, which stand still */
 /* Lets every vCPU run from its struct cpu; only while the group stands still. */

@@ -9,41 +9,19 @@
  * Order of construction: memory and the CPU model, the board with its firmware tables, the vCPUs,
  * the kernel. vm_free() goes the other way and copes with any prefix of it.
  */
-#include "monitor/vm.h"
-
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "base/loop.h"
 #include "cpu/cpuid.h"
-#include "machine/board.h"
 #include "machine/loader.h"
-#include "mem/mem.h"
-#include "monitor/alloc.h"
-#include "monitor/report.h"
-#include "monitor/serial.h"
-#include "monitor/vcpu.h"
+#include "monitor/vm_private.h"
 
-struct vm {
-	struct vm_config config;
-	struct loop *loop; /* the devices' timers */
-	struct mem *mem;
-	struct cpuid_model *cpuid;
-	uint64_t tsc_hz;
-	struct alloc alloc;
-	struct serial serial;
-	struct board *board;
-	struct vcpu_group group;
-	_Atomic bool stop_wanted; /* vm_stop() came while the group stood still */
-	uint64_t start_ns, end_ns;
-	uint64_t reboots;
-};
+_Static_assert(VM_MAX_VCPUS <= BOARD_MAX_CPUS, "the board has a local APIC for each");
 
-/* What the board asks of the monitor. All but grant are called with the bus locked. */
+/* What the board asks of the monitor; board.h says with which locks. */
 
 static void raise_attention(void *opaque, unsigned cpu, uint32_t attention, uint8_t sipi_vector)
 {
@@ -260,14 +238,16 @@ int vm_new(struct vm **out, const struct vm_config *config, char *err, size_t er
 	return 0;
 }
 
-/* The vCPUs first, for they use the devices; then the timers' thread; then what both used. */
+/* First the vCPUs' threads, which use the devices; then the devices, whose timers wake vCPUs; then
+ * the vCPUs and what both used. */
 void vm_free(struct vm *vm)
 {
 	if (!vm)
 		return;
-	vcpu_group_fini(&vm->group);
+	vcpu_group_end(&vm->group);
 	board_free(vm->board);
 	loop_free(vm->loop);
+	vcpu_group_fini(&vm->group);
 	cpuid_model_free(vm->cpuid);
 	mem_free(vm->mem);
 	free(vm);
@@ -348,23 +328,6 @@ enum vm_outcome vm_wait(struct vm *vm, uint64_t deadline_ns, unsigned *status)
 	return g->outcome;
 }
 
-const char *vm_reason(const struct vm *vm)
-{
-	return vm->group.reason;
-}
-
-const char *vm_outcome_name(enum vm_outcome outcome)
-{
-	static const char *const name[VM_OUTCOMES] = {
-		[VM_RUNNING] = "running",     [VM_POWEROFF] = "poweroff",
-		[VM_CRASHED] = "crashed",     [VM_REBOOTED] = "rebooted",
-		[VM_EXIT_PORT] = "exit-port", [VM_TIMEOUT] = "timeout",
-		[VM_STOPPED] = "stopped",     [VM_HOST_ERROR] = "host-error",
-	};
-
-	return (unsigned)outcome < VM_OUTCOMES ? name[outcome] : "?";
-}
-
 /* The serial port. */
 
 size_t vm_serial_input(struct vm *vm, const uint8_t *buf, size_t n)
@@ -382,70 +345,4 @@ void vm_serial_resume(struct vm *vm)
 	bus_lock(&vm->board->bus);
 	serial_resume(&vm->serial);
 	bus_unlock(&vm->board->bus);
-}
-
-/* Looking at it. */
-
-const char *vm_exit_name(enum exit_reason reason)
-{
-	static const char *const name[EXIT_REASONS] = {
-		[EXIT_NONE] = "none",         [EXIT_PIO] = "pio",       [EXIT_MMIO] = "mmio",
-		[EXIT_MSR] = "msr",           [EXIT_INTACK] = "intack", [EXIT_TPR] = "tpr",
-		[EXIT_KICK] = "kick",         [EXIT_HLT] = "hlt",       [EXIT_INIT] = "init",
-		[EXIT_SHUTDOWN] = "shutdown", [EXIT_ERROR] = "error",
-	};
-
-	return (unsigned)reason < EXIT_REASONS ? name[reason] : "?";
-}
-
-/* Bytes of memory that the process has resident, from /proc/self/statm; 0 when that cannot be read.
- */
-static uint64_t process_resident(void)
-{
-	uint64_t pages = 0;
-	FILE *f = fopen("/proc/self/statm", "re");
-
-	if (!f)
-		return 0;
-	if (fscanf(f, "%*u %" SCNu64, &pages) != 1)
-		pages = 0;
-	fclose(f);
-	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
-static void add_cpu_stats(struct vm_stats *s, const struct cpu_stats *c, uint64_t start_ns)
-{
-	s->insns += c->insns;
-	s->blocks += c->blocks;
-	s->tlb_misses += c->tlb_misses;
-	s->interrupts += c->interrupts;
-	for (unsigned i = 0; i < ARRAY_SIZE(s->exceptions); i++)
-		s->exceptions[i] += c->exceptions[i];
-	for (unsigned i = 0; i < EXIT_REASONS; i++)
-		s->exits[i] += c->exits[i];
-	if (c->user_ns && (!s->user_ns || c->user_ns - start_ns < s->user_ns))
-		s->user_ns = c->user_ns - start_ns;
-}
-
-void vm_get_stats(struct vm *vm, struct vm_stats *out)
-{
-	uint64_t end = vm->end_ns ? vm->end_ns : clock_ns();
-	uint64_t resident = process_resident();
-
-	*out = (struct vm_stats){ .vcpus = vm->group.nr, .reboots = vm->reboots };
-	out->run_ns = vm->start_ns ? end - vm->start_ns : 0;
-	for (unsigned i = 0; i < vm->group.nr; i++)
-		add_cpu_stats(out, &vm->group.vcpu[i]->cpu.stats, vm->start_ns);
-	out->guest_resident = mem_resident(vm->mem);
-	if (resident > out->guest_resident)
-		out->host_resident = resident - out->guest_resident;
-}
-
-size_t vm_report(struct vm *vm, char *buf, size_t size)
-{
-	size_t len = 0;
-
-	for (unsigned i = 0; i < vm->group.nr && len + 1 < size; i++)
-		len += report_cpu(&vm->group.vcpu[i]->cpu, buf + len, size - len);
-	return len;
 }

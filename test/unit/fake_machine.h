@@ -129,9 +129,10 @@ static void fake_setup(unsigned vcpus)
 
 static void fake_teardown(void)
 {
-	vcpu_group_fini(&fake.group);
+	vcpu_group_end(&fake.group);
 	board_free(fake.board);
 	loop_free(fake.loop);
+	vcpu_group_fini(&fake.group);
 	mem_free(fake.mem);
 }
 

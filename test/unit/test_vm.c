@@ -70,7 +70,7 @@ static void say(struct cpu *c, const char *s)
 
 /* The console's end: takes at most `room` bytes, then refuses until the test makes room. */
 static char heard[256];
-static size_t nr_heard, room;
+static _Atomic size_t nr_heard, room;
 
 static size_t hear(void *opaque, const uint8_t *buf, size_t n)
 {

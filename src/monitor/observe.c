@@ -1,0 +1,90 @@
+/*
+ * Looking at a machine: names, statistics, the crash report. Nothing here changes it.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "monitor/report.h"
+#include "monitor/vm_private.h"
+
+const char *vm_reason(const struct vm *vm)
+{
+	return vm->group.reason;
+}
+
+const char *vm_outcome_name(enum vm_outcome outcome)
+{
+	static const char *const name[VM_OUTCOMES] = {
+		[VM_RUNNING] = "running",     [VM_POWEROFF] = "poweroff",
+		[VM_CRASHED] = "crashed",     [VM_REBOOTED] = "rebooted",
+		[VM_EXIT_PORT] = "exit-port", [VM_TIMEOUT] = "timeout",
+		[VM_STOPPED] = "stopped",     [VM_HOST_ERROR] = "host-error",
+	};
+
+	return (unsigned)outcome < VM_OUTCOMES ? name[outcome] : "?";
+}
+
+const char *vm_exit_name(enum exit_reason reason)
+{
+	static const char *const name[EXIT_REASONS] = {
+		[EXIT_NONE] = "none",         [EXIT_PIO] = "pio",       [EXIT_MMIO] = "mmio",
+		[EXIT_MSR] = "msr",           [EXIT_INTACK] = "intack", [EXIT_TPR] = "tpr",
+		[EXIT_KICK] = "kick",         [EXIT_HLT] = "hlt",       [EXIT_INIT] = "init",
+		[EXIT_SHUTDOWN] = "shutdown", [EXIT_ERROR] = "error",
+	};
+
+	return (unsigned)reason < EXIT_REASONS ? name[reason] : "?";
+}
+
+/* Bytes of memory that the process has resident, from /proc/self/statm; 0 when that cannot be read.
+ */
+static uint64_t process_resident(void)
+{
+	uint64_t pages = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+
+	if (!f)
+		return 0;
+	if (fscanf(f, "%*u %" SCNu64, &pages) != 1)
+		pages = 0;
+	fclose(f);
+	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void add_cpu_stats(struct vm_stats *s, const struct cpu_stats *c, uint64_t start_ns)
+{
+	s->insns += c->insns;
+	s->blocks += c->blocks;
+	s->tlb_misses += c->tlb_misses;
+	s->interrupts += c->interrupts;
+	for (unsigned i = 0; i < ARRAY_SIZE(s->exceptions); i++)
+		s->exceptions[i] += c->exceptions[i];
+	for (unsigned i = 0; i < EXIT_REASONS; i++)
+		s->exits[i] += c->exits[i];
+	if (c->user_ns && (!s->user_ns || c->user_ns - start_ns < s->user_ns))
+		s->user_ns = c->user_ns - start_ns;
+}
+
+void vm_get_stats(struct vm *vm, struct vm_stats *out)
+{
+	uint64_t end = vm->end_ns ? vm->end_ns : clock_ns();
+	uint64_t resident = process_resident();
+
+	*out = (struct vm_stats){ .vcpus = vm->group.nr, .reboots = vm->reboots };
+	out->run_ns = vm->start_ns ? end - vm->start_ns : 0;
+	for (unsigned i = 0; i < vm->group.nr; i++)
+		add_cpu_stats(out, &vm->group.vcpu[i]->cpu.stats, vm->start_ns);
+	out->guest_resident = mem_resident(vm->mem);
+	if (resident > out->guest_resident)
+		out->host_resident = resident - out->guest_resident;
+}
+
+size_t vm_report(struct vm *vm, char *buf, size_t size)
+{
+	size_t len = 0;
+
+	for (unsigned i = 0; i < vm->group.nr && len + 1 < size; i++)
+		len += report_cpu(&vm->group.vcpu[i]->cpu, buf + len, size - len);
+	return len;
+}
