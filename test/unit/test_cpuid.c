@@ -1,0 +1,194 @@
+/* CPUID leaves must agree with each other and with the vCPU's state. */
+#include "unit.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "cpu/cpuid.h"
+
+#define TSC_HZ 2600000000ull
+
+/* struct cpu wants 64-byte alignment. */
+static void *new_zeroed(size_t size)
+{
+	void *p = aligned_alloc(64, size);
+
+	assert_non_null(p);
+	return memset(p, 0, size);
+}
+
+struct fixture {
+	struct cpu cpu;
+	struct cpuid_model *model;
+};
+
+static struct fixture *make(unsigned vcpus)
+{
+	struct fixture *f = new_zeroed(sizeof(*f));
+	char err[128];
+
+	assert_int_equal(cpuid_model_new(&f->model, "host", vcpus, TSC_HZ, err, sizeof(err)), 0);
+	f->cpu.cpuid = f->model;
+	cpu_reset(&f->cpu);
+	return f;
+}
+
+static void unmake(struct fixture *f)
+{
+	cpuid_model_free(f->model);
+	free(f);
+}
+
+static uint32_t query(struct fixture *f, uint32_t leaf, uint32_t sub, unsigned reg)
+{
+	uint32_t r[4];
+
+	cpuid_query(&f->cpu, leaf, sub, r);
+	return r[reg];
+}
+
+static void refuses_what_it_does_not_know(void **state)
+{
+	struct cpuid_model *m;
+	char err[128] = "";
+
+	assert_int_equal(cpuid_model_new(&m, "486", 1, TSC_HZ, err, sizeof(err)), -EINVAL);
+	assert_non_null(strstr(err, "486"));
+	assert_int_equal(cpuid_model_new(&m, "host", 0, TSC_HZ, err, sizeof(err)), -EINVAL);
+	assert_int_equal(cpuid_model_new(&m, "host", 100000, TSC_HZ, err, sizeof(err)), -EINVAL);
+	assert_non_null(strstr(err, "100000"));
+}
+
+static void hides_what_is_not_executed(void **state)
+{
+	struct fixture *f = make(1);
+
+	assert_int_equal(query(f, 7, 0, 1) & (BIT(16) | BIT(17) | BIT(30) | BIT(31)),
+	                 0);                                                    /* AVX-512 */
+	assert_int_equal(query(f, 7, 0, 3) & (BIT(22) | BIT(24) | BIT(25)), 0); /* AMX */
+	assert_int_equal(query(f, 1, 0, 2) & BIT(5), 0);                        /* VMX */
+	assert_int_equal(query(f, 0x80000001, 0, 2) & (BIT(2) | BIT(11) | BIT(16)), 0);
+	assert_int_equal(query(f, 0x80000001, 0, 3) & (BIT(30) | BIT(31)), 0); /* 3DNow */
+	unmake(f);
+}
+
+static void shows_what_is_ours(void **state)
+{
+	struct fixture *f = make(1);
+	const uint32_t ecx1 = BIT(13) | BIT(17) | BIT(21) | BIT(24) | BIT(26) | BIT(31);
+	const uint32_t ebx7 = BIT(0) | BIT(1) | BIT(7) | BIT(10) | BIT(20);
+	const uint32_t ecx7 = BIT(2) | BIT(3) | BIT(16) | BIT(22);
+
+	assert_int_equal(query(f, 1, 0, 2) & ecx1, ecx1);
+	assert_int_equal(query(f, 7, 0, 1) & ebx7, ebx7);
+	assert_int_equal(query(f, 7, 0, 2) & ecx7, ecx7);
+	assert_int_equal(query(f, 0x80000008, 0, 0) & 0xffff, 57 << 8 | CPUID_PHYS_BITS);
+	assert_true(query(f, 0x80000007, 0, 3) & BIT(8));
+	unmake(f);
+}
+
+static void follows_control_registers(void **state)
+{
+	struct fixture *f = make(1);
+
+	assert_false(query(f, 1, 0, 2) & BIT(27));
+	assert_false(query(f, 7, 0, 2) & BIT(4));
+	f->cpu.cr4 = CR4_OSXSAVE | CR4_PKE;
+	assert_true(query(f, 1, 0, 2) & BIT(27));
+	assert_true(query(f, 7, 0, 2) & BIT(4));
+	assert_int_equal(query(f, 0xd, 0, 1), 576);
+	f->cpu.xcr0 = XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_PKRU;
+	assert_int_equal(query(f, 0xd, 0, 1), 840);
+	assert_int_equal(query(f, 0xd, 1, 1), 840);
+	f->cpu.xcr0 = XCR0_X87 | XCR0_SSE | XCR0_PKRU;
+	assert_int_equal(query(f, 0xd, 0, 1), 840);
+	assert_int_equal(query(f, 0xd, 1, 1), 584); /* compacted */
+	assert_int_equal(query(f, 0xd, 0, 2), 840);
+	assert_int_equal(query(f, 0xd, 9, 1), 832);
+	unmake(f);
+}
+
+static void tells_one_topology(void **state)
+{
+	struct fixture *f = make(3);
+
+	for (unsigned id = 0; id < 3; id++) {
+		f->cpu.id = id;
+		assert_int_equal(query(f, 1, 0, 1) >> 24, id);
+		assert_int_equal(query(f, 1, 0, 1) >> 16 & 0xff, 4);
+		for (uint32_t sub = 0; sub < 4; sub++) {
+			assert_int_equal(query(f, 0xb, sub, 3), id);
+			assert_int_equal(query(f, 0xb, sub, 2) & 0xff, sub);
+		}
+		assert_int_equal(query(f, 0xb, 0, 0), 0);
+		assert_int_equal(query(f, 0xb, 0, 1), 1);
+		assert_int_equal(query(f, 0xb, 1, 0), 2);
+		assert_int_equal(query(f, 0xb, 1, 1), 3);
+		assert_int_equal(query(f, 0xb, 2, 2) >> 8, 0);
+		if (cpuid_is_amd(f->model)) {
+			assert_int_equal(query(f, 0x8000001e, 0, 0), id);
+			assert_int_equal(query(f, 0x80000008, 0, 2) & 0xff, 2);
+			assert_int_equal(query(f, 0x80000008, 0, 2) >> 12 & 0xf, 2);
+		}
+	}
+	assert_true(query(f, 1, 0, 3) & BIT(28));
+	unmake(f);
+}
+
+static void tells_one_time(void **state)
+{
+	struct fixture *f = make(1);
+	uint64_t crystal = query(f, 0x15, 0, 2);
+
+	assert_int_equal(crystal * query(f, 0x15, 0, 1) / query(f, 0x15, 0, 0), TSC_HZ);
+	assert_int_equal(query(f, 0x40000010, 0, 0), TSC_HZ / 1000);
+	assert_int_equal(query(f, 0x40000010, 0, 1), crystal / 1000);
+	assert_int_equal(query(f, 0x40000000, 0, 0), 0x40000010);
+	unmake(f);
+}
+
+static void answers_any_leaf(void **state)
+{
+	struct fixture *f = make(2);
+	const uint32_t odd[] = { 0x1f, 0x23, 0x3fffffff, 0x40000002, 0x80000030, 0xc0000000, ~0u };
+
+	for (size_t n = 0; n < ARRAY_SIZE(odd); n++)
+		for (unsigned reg = 0; reg < 4; reg++)
+			assert_int_equal(query(f, odd[n], ~0u, reg), 0);
+	unmake(f);
+}
+
+static void resets_to_the_manuals_state(void **state)
+{
+	struct fixture *f = make(1);
+	struct cpu *c = &f->cpu;
+	char text[4096];
+
+	assert_int_equal(c->rip, 0xfff0);
+	assert_int_equal(c->seg[SEG_CS].base, 0xffff0000);
+	assert_int_equal(c->rdx, query(f, 1, 0, 0));
+	assert_int_equal(cpu_get_rflags(c), RFLAGS_1);
+	assert_int_equal(c->mode, MODE_16);
+	assert_false(c->flat);
+	c->rax = 0x1234567890abcdef;
+	assert_true(cpu_dump(c, text, sizeof(text)) > 100);
+	assert_non_null(strstr(text, "1234567890abcdef"));
+	assert_int_equal(cpu_dump(c, text, 10), 9);
+	unmake(f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(refuses_what_it_does_not_know),
+		cmocka_unit_test(hides_what_is_not_executed),
+		cmocka_unit_test(shows_what_is_ours),
+		cmocka_unit_test(follows_control_registers),
+		cmocka_unit_test(tells_one_topology),
+		cmocka_unit_test(tells_one_time),
+		cmocka_unit_test(answers_any_leaf),
+		cmocka_unit_test(resets_to_the_manuals_state),
+	};
+
+	return cmocka_run_group_tests_name("cpuid", tests, NULL, NULL);
+}
