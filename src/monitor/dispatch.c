@@ -147,7 +147,7 @@ void dispatch_run(struct vcpu *v)
 	const struct engine_ops *engine = v->group->engine;
 	struct exit e;
 
-	engine->sync_in(&v->cpu);
+	vcpu_state_changed(v);
 	while (vcpu_prepare(v)) {
 		e.reason = EXIT_NONE;
 		engine->run(&v->cpu, &e);

@@ -55,6 +55,7 @@
 #include <unistd.h>
 
 #include "device/lapic.h"
+#include "mmu/mmu.h"
 #include "monitor/dispatch.h"
 
 /* Sleeping and waking. */
@@ -142,6 +143,15 @@ static void sleep_dead(struct vcpu *v, uint32_t mask)
 
 /* INIT and SIPI. */
 
+void vcpu_state_changed(struct vcpu *v)
+{
+	struct cpu *c = &v->cpu;
+
+	cpu_update_mode(c);
+	mmu_flush_all(c);
+	v->group->engine->sync_in(c);
+}
+
 static bool is_bsp(const struct vcpu *v)
 {
 	return v->cpu.id == 0;
@@ -155,7 +165,7 @@ void vcpu_receive_init(struct vcpu *v)
 	/* The bootstrap processor starts over at the reset vector (SDM 3A 9.4.2). */
 	c->mp_state = is_bsp(v) ? MP_RUNNABLE : MP_WAIT_SIPI;
 	lapic_init_signal(v->lapic);
-	v->group->engine->sync_in(c);
+	vcpu_state_changed(v);
 }
 
 static void receive_sipi(struct vcpu *v)
@@ -169,7 +179,7 @@ static void receive_sipi(struct vcpu *v)
 	c->seg[SEG_CS].base = (uint64_t)vector << 12;
 	c->rip = 0;
 	c->mp_state = MP_RUNNABLE;
-	v->group->engine->sync_in(c);
+	vcpu_state_changed(v);
 }
 
 /* Takes what is not the engine's from attention. KICK is cleared before the caller reads the state
@@ -236,6 +246,7 @@ void vcpu_reset(struct vcpu *v)
 	atomic_store(&c->attention, 0);
 	c->mp_state = is_bsp(v) ? MP_RUNNABLE : MP_WAIT_SIPI;
 	pvclock_reset(&v->clock);
+	v->group->engine->invalidate(c);
 }
 
 /* Threads. */
@@ -383,7 +394,9 @@ static int new_vcpu(struct vcpu_group *g, unsigned id, struct mem *mem,
 	v->cpu.host = v;
 	v->cpu.mem = mem;
 	g->vcpu[g->nr++] = v;
-	rc = g->engine->create(&v->cpu);
+	rc = mmu_new(&v->cpu);
+	if (!rc)
+		rc = g->engine->create(&v->cpu);
 	v->created = !rc;
 	return rc;
 }
@@ -440,6 +453,7 @@ void vcpu_group_fini(struct vcpu_group *g)
 	for (unsigned i = 0; i < g->nr; i++) {
 		if (g->vcpu[i]->created)
 			g->engine->destroy(&g->vcpu[i]->cpu);
+		mmu_free(&g->vcpu[i]->cpu);
 		free(g->vcpu[i]);
 	}
 	pthread_cond_destroy(&g->changed);

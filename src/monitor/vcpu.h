@@ -66,8 +66,8 @@ void vcpu_group_stop(struct vcpu_group *g, enum vm_outcome outcome, unsigned sta
 /* Sleeps until all stand still (true) or clock_ns() passes deadline_ns (false; 0: no deadline). */
 bool vcpu_group_wait(struct vcpu_group *g, uint64_t deadline_ns);
 
-/* To power-on state; the first vCPU runnable, the others waiting for SIPI. Only while it stands
- * still. */
+/* To power-on state; the first vCPU runnable, the others waiting for SIPI. Guest memory may have
+ * changed as well. Only while it stands still. */
 void vcpu_reset(struct vcpu *v);
 
 /* From any thread: sets attention bits and wakes the thread if it sleeps. */
@@ -80,3 +80,5 @@ void vcpu_raise_startup(struct vcpu *v, uint32_t attention, uint8_t sipi_vector)
  * stopping. */
 bool vcpu_prepare(struct vcpu *v);
 void vcpu_receive_init(struct vcpu *v);
+/* struct cpu was written to from outside: what others derived from it follows. */
+void vcpu_state_changed(struct vcpu *v);
