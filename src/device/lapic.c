@@ -45,7 +45,6 @@ enum {
 #define VERSION    ((LVT_COUNT - 1) << 16 | 0x14)
 #define SVR_ENABLE BIT(8)
 #define SVR_RESET  0xffu
-#define DFR_FLAT   0xfu
 
 #define ICR_LOGICAL      BIT(11)
 #define ICR_BUSY         BIT(12)
@@ -119,15 +118,10 @@ static bool is_enabled(const struct lapic *l)
 	return l->s.base_msr & APIC_BASE_EN;
 }
 
-static bool is_x2apic(const struct lapic *l)
-{
-	return l->s.base_msr & APIC_BASE_EXTD;
-}
-
-static uint32_t logical_id(const struct lapic *l)
+uint32_t lapic_logical_id(const struct lapic *l)
 {
 	/* SDM 3A 11.12.10.2: cluster in the upper half, a bit within it in the lower. */
-	if (is_x2apic(l))
+	if (lapic_is_x2apic(l))
 		return (l->id >> 4) << 16 | 1u << (l->id & 15);
 	return l->s.ldr;
 }
@@ -312,33 +306,6 @@ out:
 	return accepted;
 }
 
-/* SDM 3A 11.6.2.2 for the xAPIC models, 11.12.10.1 for the x2APIC one. */
-static bool matches_logical(const struct lapic *l, uint32_t dest)
-{
-	uint32_t id = logical_id(l);
-
-	if (is_x2apic(l))
-		return id >> 16 == dest >> 16 && id & dest & 0xffff;
-	id >>= 24;
-	if (l->s.dfr >> 28 == DFR_FLAT)
-		return id & dest & 0xff;
-	return id >> 4 == (dest >> 4 & 0xf) && id & dest & 0xf;
-}
-
-bool lapic_matches(struct lapic *l, const struct lapic_msg *m)
-{
-	bool matches;
-
-	if (m->dest == LAPIC_BROADCAST)
-		return true;
-	if (!m->logical)
-		return m->dest == l->id;
-	pthread_mutex_lock(&l->lock);
-	matches = matches_logical(l, m->dest);
-	pthread_mutex_unlock(&l->lock);
-	return matches;
-}
-
 uint8_t lapic_processor_priority(struct lapic *l)
 {
 	uint8_t priority;
@@ -507,7 +474,7 @@ static void send_locked(struct lapic *l, struct todo *todo)
 	todo->send = true;
 	todo->shorthand = ICR_SHORTHAND(icr);
 	todo->msg = (struct lapic_msg){
-		.dest = is_x2apic(l) ? dest : lapic_dest8((uint8_t)(dest >> 24)),
+		.dest = lapic_is_x2apic(l) ? dest : lapic_dest8((uint8_t)(dest >> 24)),
 		.logical = icr & ICR_LOGICAL,
 		.vector = (uint8_t)icr,
 		.delivery = delivery,
@@ -563,7 +530,7 @@ static uint32_t read_locked(const struct lapic *l, unsigned reg)
 {
 	switch (reg) {
 	case REG_ID:
-		return is_x2apic(l) ? l->id : l->id << 24;
+		return lapic_is_x2apic(l) ? l->id : l->id << 24;
 	case REG_VERSION:
 		return VERSION;
 	case REG_TPR:
@@ -572,7 +539,7 @@ static uint32_t read_locked(const struct lapic *l, unsigned reg)
 	case REG_PPR:
 		return processor_priority(l);
 	case REG_LDR:
-		return logical_id(l);
+		return lapic_logical_id(l);
 	case REG_DFR:
 		return l->s.dfr;
 	case REG_SVR:
@@ -677,9 +644,15 @@ void lapic_write(struct lapic *l, uint64_t off, unsigned size, uint64_t value)
 
 /* MSRs. */
 
+static void write_tsc_deadline_locked(struct lapic *l, uint64_t value, struct todo *todo)
+{
+	if (lapic_timer_set_tsc_locked(l, value))
+		trigger_lvt_locked(l, LVT_TIMER, todo);
+}
+
 static int read_x2apic_locked(const struct lapic *l, unsigned reg, uint64_t *value)
 {
-	if (!is_x2apic(l) || !(regs[reg].access & R2))
+	if (!lapic_is_x2apic(l) || !(regs[reg].access & R2))
 		return 1;
 	*value = read_locked(l, reg);
 	if (reg == REG_ICR)
@@ -689,7 +662,7 @@ static int read_x2apic_locked(const struct lapic *l, unsigned reg, uint64_t *val
 
 static int write_x2apic_locked(struct lapic *l, unsigned reg, uint64_t value, struct todo *todo)
 {
-	if (!is_x2apic(l) || !(regs[reg].access & W2))
+	if (!lapic_is_x2apic(l) || !(regs[reg].access & W2))
 		return 1;
 	if ((uint32_t)value & ~regs[reg].valid || (reg != REG_ICR && value >> 32))
 		return 1;
@@ -731,6 +704,8 @@ static int write_base_locked(struct lapic *l, uint64_t value)
 	l->s.base_msr = value;
 	if (mode == 0 && old != 0)
 		reset_locked(l);
+	else if (mode != old)
+		l->s.icr_high = 0; /* the destination is another field in each mode */
 	return 0;
 }
 
@@ -760,7 +735,7 @@ int lapic_write_msr(struct lapic *l, uint32_t msr, uint64_t value)
 	if (msr == MSR_APIC_BASE)
 		fault = write_base_locked(l, value);
 	else if (msr == MSR_TSC_DEADLINE)
-		lapic_timer_set_tsc_locked(l, value);
+		write_tsc_deadline_locked(l, value, &todo);
 	else if (msr >= MSR_X2APIC_FIRST && msr <= MSR_X2APIC_LAST)
 		fault = write_x2apic_locked(l, msr - MSR_X2APIC_FIRST, value, &todo);
 	else

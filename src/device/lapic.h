@@ -137,8 +137,13 @@ bool lapic_decodes(struct lapic *l, gpa_t gpa);
 uint64_t lapic_read(struct lapic *l, uint64_t off, unsigned size);
 void lapic_write(struct lapic *l, uint64_t off, unsigned size, uint64_t value);
 
-/* For lapic_bus.c: does a destination mean this APIC, and taking a message (false: refused). */
-bool lapic_matches(struct lapic *l, const struct lapic_msg *m);
+/* For lapic_bus.c: taking a message (false: refused), and what selects its receivers. The caller of
+ * lapic_logical_id() holds the lock. */
 bool lapic_accept(struct lapic *l, const struct lapic_msg *m);
+uint32_t lapic_logical_id(const struct lapic *l);
+static inline bool lapic_is_x2apic(const struct lapic *l)
+{
+	return l->s.base_msr & APIC_BASE_EXTD;
+}
 uint8_t lapic_processor_priority(struct lapic *l);
 void lapic_set_lint(struct lapic *l, unsigned n, bool level);

@@ -6,9 +6,38 @@
 
 #include <string.h>
 
+#define DFR_FLAT 0xfu
+
 void lapic_bus_init(struct lapic_bus *b)
 {
 	memset(b, 0, sizeof(*b));
+}
+
+/* SDM 3A 11.6.2.2 for the xAPIC models, 11.12.10.1 for the x2APIC one. */
+static bool matches_logical(const struct lapic *l, uint32_t dest)
+{
+	uint32_t id = lapic_logical_id(l);
+
+	if (lapic_is_x2apic(l))
+		return id >> 16 == dest >> 16 && id & dest & 0xffff;
+	id >>= 24;
+	if (l->s.dfr >> 28 == DFR_FLAT)
+		return id & dest & 0xff;
+	return id >> 4 == (dest >> 4 & 0xf) && id & dest & 0xf;
+}
+
+static bool is_addressed(struct lapic *l, const struct lapic_msg *m)
+{
+	bool matches;
+
+	if (m->dest == LAPIC_BROADCAST)
+		return true;
+	if (!m->logical)
+		return m->dest == l->id;
+	pthread_mutex_lock(&l->lock);
+	matches = matches_logical(l, m->dest);
+	pthread_mutex_unlock(&l->lock);
+	return matches;
 }
 
 /* Lowest priority: the candidate with the lowest processor priority, the first one of equals. */
@@ -20,7 +49,7 @@ static struct lapic *find_lowest(struct lapic_bus *b, const struct lapic_msg *m)
 	for (unsigned i = 0; i < b->nr; i++) {
 		uint8_t priority;
 
-		if (!lapic_matches(b->cpu[i], m))
+		if (!is_addressed(b->cpu[i], m))
 			continue;
 		priority = lapic_processor_priority(b->cpu[i]);
 		if (!best || priority < best_priority) {
@@ -43,7 +72,7 @@ bool lapic_bus_deliver(struct lapic_bus *b, const struct lapic_msg *m)
 	if (!m->logical && m->dest != LAPIC_BROADCAST)
 		return m->dest < b->nr && lapic_accept(b->cpu[m->dest], m);
 	for (unsigned i = 0; i < b->nr; i++) {
-		if (lapic_matches(b->cpu[i], m))
+		if (is_addressed(b->cpu[i], m))
 			accepted |= lapic_accept(b->cpu[i], m);
 	}
 	return accepted;

@@ -99,16 +99,17 @@ static void arm_tsc_deadline_locked(struct lapic *l)
 	timer_arm(&l->timer, l->s.deadline_ns);
 }
 
-void lapic_timer_set_tsc_locked(struct lapic *l, uint64_t deadline)
+bool lapic_timer_set_tsc_locked(struct lapic *l, uint64_t deadline)
 {
 	if (lapic_timer_mode(l) != TIMER_TSC)
-		return;
-	if (deadline == 0) {
+		return false;
+	if (deadline == 0 || l->ops->guest_tsc(l->vcpu) >= deadline) {
 		lapic_timer_stop_locked(l);
-		return;
+		return deadline != 0;
 	}
 	l->s.tsc_deadline = deadline;
 	arm_tsc_deadline_locked(l);
+	return false;
 }
 
 void lapic_tsc_changed(struct lapic *l)
