@@ -87,8 +87,11 @@ check_foreign() {
 	done
 }
 
-# build_trapeze [TARGET]...
+# build_trapeze TESTS [TARGET]...: TESTS is true or false, whether the tests belong to the build
 build_trapeze() {
+	local tests=$1
+
+	shift
 	if has_apt; then
 		install_packages "${build_packages[@]}"
 	else
@@ -96,7 +99,9 @@ build_trapeze() {
 	fi
 	if [ ! -e "$build/build.ninja" ]; then
 		say "Configuring $build ..."
-		quietly meson setup "$build" "$root" || die "meson setup failed"
+		quietly meson setup "$build" "$root" -Dtests="$tests" || die "meson setup failed"
+	elif $tests; then
+		quietly meson configure "$build" -Dtests=true || die "meson configure failed"
 	fi
 	[ "$(ninja -C "$build" -n "${@:-all}" | tail -n 1)" = "ninja: no work to do." ] && return
 	say "Building ..."

@@ -75,7 +75,8 @@ static int take_signals(struct run *r)
 	sigaddset(&set, SIGTSTP);
 	sigaddset(&set, SIGCONT);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN); /* these two are told by write(), too */
+	signal(SIGXFSZ, SIG_IGN);
 	signal(SIGTTOU, SIG_IGN); /* restoring the terminal from the background must not stop us */
 	r->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	return r->signal_fd < 0 ? -errno : 0;

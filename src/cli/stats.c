@@ -167,12 +167,13 @@ static int replace_file(const char *path, const char *text)
 	return rc;
 }
 
-/* /dev/stderr, a pipe or /dev/null is written to, not replaced. */
+/* A pipe, a device, and names such as /dev/stdout are written to; only what is a plain file in its
+ * own right, or does not exist, may be replaced. */
 static bool is_special(const char *path)
 {
 	struct stat st;
 
-	return !stat(path, &st) && !S_ISREG(st.st_mode);
+	return !lstat(path, &st) && !S_ISREG(st.st_mode);
 }
 
 static int check_folder(const char *path)
@@ -210,7 +211,7 @@ int stats_write(const char *path, struct vm *vm, const struct run_options *opts,
 	int rc = -ENOMEM;
 
 	if (text)
-		rc = is_special(path) ? write_file(path, 0, text) : replace_file(path, text);
+		rc = is_special(path) ? write_file(path, O_APPEND, text) : replace_file(path, text);
 	if (rc)
 		log_error("--stats %s: %s", path, strerror(-rc));
 	free(text);

@@ -1,0 +1,31 @@
+# shellcheck shell=bash
+# Completion of trapeze(1) for bash. The options come from the command's own help.
+
+_trapeze_run_options() {
+	"$1" run --help 2>/dev/null | sed -n 's/^  \(-., \)\{0,1\}\(--[a-z-]*\).*/\2/p'
+}
+
+_trapeze() {
+	local command=${COMP_WORDS[0]} word=${COMP_WORDS[COMP_CWORD]}
+	local previous=${COMP_WORDS[COMP_CWORD - 1]} words=
+
+	if [ "$COMP_CWORD" -eq 1 ]; then
+		words="run engines version help"
+	elif [ "${COMP_WORDS[1]}" = run ]; then
+		case $previous in
+		--engine) words=$("$command" engines 2>/dev/null | cut -d ' ' -f 1) ;;
+		--serial) words="stdio file: unix: pty none" ;;
+		--decompress) words="host guest" ;;
+		--kernel | --initrd | --module | --stats) ;; # files
+		--append | --memory | --vcpus | --timeout) return ;;
+		*) words=$(_trapeze_run_options "$command") ;;
+		esac
+	fi
+	if [ -n "$words" ]; then
+		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+	else
+		mapfile -t COMPREPLY < <(compgen -f -- "$word")
+	fi
+}
+
+complete -o filenames -F _trapeze trapeze
