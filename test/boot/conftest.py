@@ -25,7 +25,7 @@ def echo(tmp_path_factory):
     out = tmp_path_factory.mktemp("guest") / "echo.elf"
     subprocess.run(
         ["gcc", "-m32", "-nostdlib", "-static", "-no-pie", "-Wl,-Ttext=0x100000",
-         "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-o", out,
+         "-Wl,-N,--build-id=none,-z,noexecstack,--no-warn-rwx-segments", "-o", out,
          pathlib.Path(__file__).with_name("echo.S")],
         check=True)
     return str(out)

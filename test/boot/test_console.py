@@ -143,7 +143,7 @@ def test_file(start, echo, tmp_path):
     log.write_text("old")
     m = start("--kernel", echo, "--serial", f"file:{log}", "--timeout", "2")
     assert m.wait() == 4
-    assert log.read_text() == "ready\r\n"
+    assert log.read_bytes() == b"ready\r\n"
 
 
 def test_none(start, echo):
