@@ -4,7 +4,7 @@
  * The timer counts nothing. It keeps the time when the count reaches zero, on the clock_ns() scale;
  * the bus clock is 1 GHz, so a count is nanoseconds shifted by the divide configuration.
  */
-#include "device/lapic_timer.h"
+#include "device/lapic_private.h"
 
 /* A periodic timer interrupts no more often than this, whatever period the guest asks for. */
 #define MIN_PERIOD_NS 50000ull

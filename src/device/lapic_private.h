@@ -1,0 +1,69 @@
+/*
+ * Between the files of the local APIC. lapic.c has the interrupts and their priorities,
+ * lapic_regs.c the registers as the guest sees them, lapic_timer.c the timer. Functions named
+ * _locked are called with the APIC's lock held.
+ */
+#pragma once
+
+#include "device/lapic.h"
+
+#define SVR_ENABLE      BIT(8)
+#define LVT_REMOTE_IRR  BIT(14)
+#define LVT_LEVEL       BIT(15)
+#define LVT_MASKED      BIT(16)
+#define LVT_DELIVERY(v) ((v) >> 8 & 7)
+
+#define ESR_SEND_VECTOR    BIT(5)
+#define ESR_RECEIVE_VECTOR BIT(6)
+#define ESR_REGISTER       BIT(7)
+
+enum { SHORTHAND_NONE, SHORTHAND_SELF, SHORTHAND_ALL, SHORTHAND_OTHERS };
+
+/* Vectors below belong to exceptions; the APIC refuses them. */
+#define FIRST_VECTOR 16
+
+/* What is left to do once the lock is released. */
+struct lapic_todo {
+	uint32_t attention;
+	uint8_t sipi_vector;
+	bool eoi, send;
+	uint8_t eoi_vector;
+	uint8_t shorthand;
+	struct lapic_msg msg;
+};
+
+/* Does it; the lock has been released. */
+void lapic_finish(struct lapic *l, const struct lapic_todo *todo);
+
+/* Wakes the vCPU if there is something to deliver. */
+void lapic_notify_locked(const struct lapic *l, struct lapic_todo *todo);
+uint8_t lapic_priority_locked(const struct lapic *l);
+void lapic_accept_vector_locked(struct lapic *l, uint8_t v, bool level, struct lapic_todo *todo);
+/* An event of one of the APIC's own sources: what its LVT entry makes of it. */
+void lapic_trigger_lvt_locked(struct lapic *l, enum lapic_lvt n, struct lapic_todo *todo);
+void lapic_record_error_locked(struct lapic *l, uint32_t bit, struct lapic_todo *todo);
+/* A fixed, level-triggered LINT0 interrupts while the pin is high and its last interrupt ended. */
+void lapic_sample_lint0_locked(struct lapic *l, struct lapic_todo *todo);
+void lapic_end_interrupt_locked(struct lapic *l, struct lapic_todo *todo);
+void lapic_set_tpr_locked(struct lapic *l, uint32_t tpr, struct lapic_todo *todo);
+/* All but the APIC base and the levels of the pins. */
+void lapic_reset_locked(struct lapic *l);
+
+/* The timer. */
+enum { TIMER_ONESHOT, TIMER_PERIODIC, TIMER_TSC, TIMER_RESERVED };
+unsigned lapic_timer_mode(const struct lapic *l);
+
+/* The current-count register; writes of the initial count, divide and deadline registers. The last
+ * returns true when the deadline has passed already: the interrupt is due at once. */
+uint32_t lapic_timer_count(const struct lapic *l);
+void lapic_timer_set_count_locked(struct lapic *l, uint32_t count);
+void lapic_timer_set_divide_locked(struct lapic *l, uint32_t divide);
+bool lapic_timer_set_tsc_locked(struct lapic *l, uint64_t deadline);
+
+/* The LVT entry changed: sets the host's timer for what it says now; disarms for good. */
+void lapic_timer_arm_locked(struct lapic *l);
+void lapic_timer_stop_locked(struct lapic *l);
+
+/* Decides what an expiry of the host's timer means; false when it came too early or for a setting
+ * that has been replaced. */
+bool lapic_timer_expired_locked(struct lapic *l);
