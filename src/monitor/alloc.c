@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "cpu/cpuid.h"
 #include "machine/layout.h"
 
 /* The spaces that are handed out. */
@@ -11,7 +12,7 @@ static const struct {
 	const char *what;
 	uint64_t size;
 } space[RES_KINDS] = {
-	[RES_PAGES] = { "guest memory", BIT(52) },
+	[RES_PAGES] = { "guest memory", BIT(CPUID_PHYS_BITS) },
 	[RES_PORTS] = { "ports", 0x10000 },
 	[RES_IRQ] = { "interrupt lines", GSI_COUNT },
 };
@@ -40,8 +41,8 @@ int alloc_grant(struct alloc *a, enum resource kind, uint64_t base, uint64_t len
 
 	if (!len || base >= space[kind].size || len > space[kind].size - base) {
 		snprintf(err, errlen,
-		         "%s: %s 0x%" PRIx64 " (0x%" PRIx64 " of them) are not below 0x%" PRIx64,
-		         owner, space[kind].what, base, len, space[kind].size);
+		         "%s: %s 0x%" PRIx64 ", length 0x%" PRIx64 ": not within 0..0x%" PRIx64,
+		         owner, space[kind].what, base, len, space[kind].size - 1);
 		return -EINVAL;
 	}
 	other = find_overlap(a, kind, base, len);

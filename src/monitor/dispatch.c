@@ -12,6 +12,8 @@
  */
 #include "monitor/dispatch.h"
 
+#include <assert.h>
+
 #include "device/lapic.h"
 #include "machine/board.h"
 
@@ -126,6 +128,7 @@ static const dispatch_fn routine[EXIT_REASONS] = {
 
 static void dispatch_exit(struct cpu *c, struct exit *e)
 {
+	assert(e->reason < EXIT_REASONS);
 	c->stats.exits[e->reason]++;
 	routine[e->reason](c->host, e);
 }

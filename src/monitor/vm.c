@@ -121,19 +121,20 @@ static int make_resources(struct vm *vm, char *err, size_t errlen)
 	int rc;
 
 	rc = fail(loop_new(&vm->loop), "event loop", err, errlen);
-	if (!rc)
-		rc = mem_new(&vm->mem, c->memory);
-	if (rc && vm->loop)
-		snprintf(err, errlen, "memory: the host cannot give %" PRIu64 " bytes: %s",
-		         c->memory, strerror(-rc));
 	if (rc)
 		return rc;
+	rc = mem_new(&vm->mem, c->memory);
+	if (rc) {
+		snprintf(err, errlen, "memory: the host cannot give %" PRIu64 " bytes: %s",
+		         c->memory, strerror(-rc));
+		return rc;
+	}
 	vm->tsc_hz = clock_tsc_hz();
 	return cpuid_model_new(&vm->cpuid, c->cpu ? c->cpu : "host", c->vcpus, vm->tsc_hz, err,
 	                       errlen);
 }
 
-/* RAM has its pages before the board asks for its own: a chip may not lie over it, a ROM may. */
+/* After the board, whose ROM has cut RAM into banks: no chip may lie over any of them. */
 static int grant_ram(struct vm *vm, char *err, size_t errlen)
 {
 	int rc = 0;

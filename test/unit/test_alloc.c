@@ -31,6 +31,7 @@ static void ranges_are_bounded(void **state)
 	alloc_init(&a);
 	assert_int_equal(alloc_grant(&a, RES_PORTS, 0xfff8, 8, "a", err, sizeof(err)), 0);
 	assert_int_equal(alloc_grant(&a, RES_PORTS, 0xfff8, 9, "b", err, sizeof(err)), -EINVAL);
+	assert_string_equal(err, "b: ports 0xfff8, length 0x9: not within 0..0xffff");
 	assert_int_equal(alloc_grant(&a, RES_PORTS, 0, 0, "c", err, sizeof(err)), -EINVAL);
 	assert_int_equal(alloc_grant(&a, RES_PAGES, UINT64_MAX, 2, "d", err, sizeof(err)), -EINVAL);
 	assert_int_equal(alloc_grant(&a, RES_IRQ, 24, 1, "e", err, sizeof(err)), -EINVAL);
