@@ -72,6 +72,13 @@ static void write_i8042(struct aml *a)
 	aml_irq(a, IRQ_KEYBOARD);
 	aml_close(a);
 	aml_close(a);
+	aml_device(a, "MOU_"); /* the other port of the same chip: Linux warns when it is missing */
+	aml_name_eisaid(a, "_HID", "PNP0F13");
+	aml_name_int(a, "_STA", STATUS_ACTIVE);
+	aml_resources(a);
+	aml_irq(a, IRQ_MOUSE);
+	aml_close(a);
+	aml_close(a);
 }
 
 /* Everything between RAM and the I/O APIC is for PCI devices, and all ports but its own. */

@@ -72,6 +72,33 @@ static int write_gdt(struct loader *l)
 	return mem_write(l->m, GPA_GDT, gdt, sizeof(gdt));
 }
 
+/*
+ * The little of the BIOS data area that kernels look at, Xen most of all: the serial port, the
+ * equipment, how much memory there is below 640 KiB and what firmware keeps at its end.
+ */
+static int write_bios_data(struct loader *l)
+{
+	const uint16_t com1 = PORT_COM1, ebda = GPA_EBDA >> 4, base_kib = GPA_EBDA / KiB;
+	const uint16_t equipment = 1 << 9 | 1 << 1; /* one serial port, an x87 */
+	const uint8_t ebda_kib = (0xa0000 - GPA_EBDA) / KiB;
+	const struct {
+		gpa_t gpa;
+		const void *data;
+		size_t len;
+	} fields[] = {
+		{ 0x400, &com1, sizeof(com1) },
+		{ 0x40e, &ebda, sizeof(ebda) },
+		{ 0x410, &equipment, sizeof(equipment) },
+		{ 0x413, &base_kib, sizeof(base_kib) },
+		{ GPA_EBDA, &ebda_kib, sizeof(ebda_kib) },
+	};
+	int rc = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(fields) && !rc; i++)
+		rc = mem_write(l->m, fields[i].gpa, fields[i].data, fields[i].len);
+	return rc;
+}
+
 /* Identity map of the first 4 GiB in pages of 2 MiB. */
 static int write_page_tables(struct loader *l)
 {
@@ -92,8 +119,10 @@ static int write_page_tables(struct loader *l)
 
 static int write_boot_state(struct loader *l)
 {
-	int rc = write_gdt(l);
+	int rc = write_bios_data(l);
 
+	if (!rc)
+		rc = write_gdt(l);
 	if (!rc && l->r->mode == LOADER_LONG64)
 		rc = write_page_tables(l);
 	if (rc)
