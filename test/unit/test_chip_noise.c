@@ -1,7 +1,8 @@
 /*
  * A guest may write anything anywhere. Random accesses to every register of the interrupt
  * controllers and timers, wired as on the board, while their timers fire: nothing to compare, but
- * nothing may crash, hang or trip a sanitizer, and afterwards a reset machine works.
+ * nothing may crash, hang or trip a sanitizer, and afterwards a reset machine works. And local
+ * APICs that interrupt each other from several threads.
  */
 #include "device/hpet.h"
 #include "device/ioapic.h"
@@ -227,10 +228,62 @@ static void test_noise(void **state)
 	assert_int_equal(lapic_ack(&m.l[0]), 0x45);
 }
 
+/* Two CPUs that interrupt each other, and the timer thread that interrupts both: no deadlock, and
+ * what is sent arrives. */
+struct pinger {
+	int cpu, got;
+};
+
+static void take_all(struct pinger *p)
+{
+	int v;
+
+	while ((v = lapic_ack(&m.l[p->cpu])) >= 0) {
+		p->got += v == 0x45;
+		lapic_write(&m.l[p->cpu], 0xb0, 4, 0);
+	}
+}
+
+static void *ping(void *opaque)
+{
+	struct pinger *p = opaque;
+	struct lapic *l = &m.l[p->cpu];
+
+	lapic_write(l, 0x3e0, 4, 0x0b);
+	lapic_write(l, 0x320, 4, 0x20000 | 0x33);
+	lapic_write(l, 0x380, 4, 100000);
+	for (int i = 0; i < 20000; i++) {
+		lapic_write(l, 0x310, 4, (uint32_t)(p->cpu ^ 1) << 24);
+		lapic_write(l, 0x300, 4, 0x4000 | 0x45);
+		lapic_write(l, 0x300, 4, 0xc0000 | 0x46);
+		take_all(p);
+	}
+	lapic_write(l, 0x380, 4, 0);
+	return NULL;
+}
+
+static void test_concurrent(void **state)
+{
+	struct pinger p[2] = { { .cpu = 0 }, { .cpu = 1 } };
+	pthread_t thread[2];
+
+	for (int i = 0; i < 2; i++)
+		lapic_write(&m.l[i], 0xf0, 4, 0x1ff);
+	for (int i = 0; i < 2; i++)
+		pthread_create(&thread[i], NULL, ping, &p[i]);
+	for (int i = 0; i < 2; i++)
+		pthread_join(thread[i], NULL);
+	for (int i = 0; i < 2; i++) {
+		take_all(&p[i]);
+		assert_in_range(p[i].got, 1, 20000);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_noise, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_concurrent, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -144,8 +144,8 @@ static void test_cancel(void **state)
 	probe_init(&early, f, 1);
 	probe_init(&late, f, 2);
 	assert_int_equal(loop_start(f->loop), 0);
-	timer_arm(&early.timer, clock_ns() + 5 * MSEC);
-	timer_arm(&late.timer, clock_ns() + 10 * MSEC);
+	timer_arm(&early.timer, clock_ns() + 200 * MSEC);
+	timer_arm(&late.timer, clock_ns() + 210 * MSEC);
 	timer_cancel(&early.timer);
 	timer_cancel(&early.timer);
 	assert_true(wait_fired(f, 1));
