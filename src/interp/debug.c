@@ -57,7 +57,7 @@ void debug_before_insn(struct cpu *c)
 {
 	uint32_t hit;
 
-	if (c->db_pending)
+	if (c->db_pending & DR6_BT)
 		raise_debug(c, c->db_pending);
 	hit = c->rflags & RFLAGS_RF ? 0 : find_execute(c);
 	if (hit)
@@ -65,7 +65,8 @@ void debug_before_insn(struct cpu *c)
 	c->rflags &= ~RFLAGS_RF;
 }
 
-/* MOV SS and POP SS hold traps off for one instruction as they do interrupts. */
+/* MOV SS and POP SS hold traps off for one instruction as they do interrupts: what was hit stays
+ * pending. */
 void debug_after_insn(struct cpu *c, bool tf)
 {
 	if (tf)
