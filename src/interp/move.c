@@ -280,11 +280,6 @@ static void nop(struct cpu *c, const struct insn *i)
 {
 }
 
-static void fence(struct cpu *c, const struct insn *i)
-{
-	atomic_thread_fence(memory_order_seq_cst);
-}
-
 /* MOVNTI; MOVDIRI is the same store. */
 static insn_fn pick_store(const struct op_decode *d, struct insn *i)
 {
@@ -310,11 +305,6 @@ const struct op_row ops_move[] = {
 	{ ZYDIS_MNEMONIC_STD, 0, std, NULL },
 	{ ZYDIS_MNEMONIC_SALC, 0, salc, NULL },
 	{ ZYDIS_MNEMONIC_NOP, 0, nop, NULL },
-	{ ZYDIS_MNEMONIC_ENDBR64, 0, nop, NULL },
-	{ ZYDIS_MNEMONIC_ENDBR32, 0, nop, NULL },
-	{ ZYDIS_MNEMONIC_LFENCE, 0, fence, NULL },
-	{ ZYDIS_MNEMONIC_MFENCE, 0, fence, NULL },
-	{ ZYDIS_MNEMONIC_SFENCE, 0, fence, NULL },
 	{ ZYDIS_MNEMONIC_MOVNTI, 0, NULL, pick_store },
 	CMOV(O), CMOV(NO), CMOV(B), CMOV(NB), CMOV(Z), CMOV(NZ), CMOV(BE), CMOV(NBE),
 	CMOV(S), CMOV(NS), CMOV(P), CMOV(NP), CMOV(L), CMOV(NL), CMOV(LE), CMOV(NLE),

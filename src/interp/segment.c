@@ -190,6 +190,7 @@ void segment_load(struct cpu *c, unsigned seg, uint16_t sel)
 		load_data_segment(c, seg, sel);
 }
 
+/* A register that is null already keeps its base: 64-bit code sets FS and GS bases that way. */
 void segments_drop_inner(struct cpu *c)
 {
 	static const uint8_t data[] = { SEG_ES, SEG_DS, SEG_FS, SEG_GS };
@@ -198,7 +199,7 @@ void segments_drop_inner(struct cpu *c)
 		const struct segment *s = &c->seg[data[n]];
 		bool conforming = (s->attr & 0xc) == 0xc;
 
-		if (!conforming && SEG_DPL(s->attr) < c->cpl)
+		if (!selector_is_null(s->sel) && !conforming && SEG_DPL(s->attr) < c->cpl)
 			segment_load_null(c, data[n], 0);
 	}
 }

@@ -313,6 +313,29 @@ static void op_wrgsbase(struct cpu *c, const struct insn *i)
 	write_base(c, i, SEG_GS);
 }
 
+/* Protection keys for user pages (SDM 2B "RDPKRU", "WRPKRU"). */
+static void op_rdpkru(struct cpu *c, const struct insn *i)
+{
+	if (!(c->cr4 & CR4_PKE))
+		interp_raise(c, EXC_UD, 0);
+	if ((uint32_t)c->rcx)
+		interp_raise(c, EXC_GP, 0);
+	c->rax = c->pkru;
+	c->rdx = 0;
+}
+
+static void op_wrpkru(struct cpu *c, const struct insn *i)
+{
+	if (!(c->cr4 & CR4_PKE))
+		interp_raise(c, EXC_UD, 0);
+	if ((uint32_t)c->rcx || (uint32_t)c->rdx)
+		interp_raise(c, EXC_GP, 0);
+	if (c->pkru == (uint32_t)c->rax)
+		return;
+	c->pkru = (uint32_t)c->rax;
+	mmu_flush_all(c);
+}
+
 const struct op_row ops_system[] = {
 	{ ZYDIS_MNEMONIC_ARPL, 0, op_arpl, NULL },
 	{ ZYDIS_MNEMONIC_CLAC, 0, op_clac, NULL },
@@ -359,6 +382,7 @@ const struct op_row ops_system[] = {
 	{ ZYDIS_MNEMONIC_RDGSBASE, 0, op_rdgsbase, NULL },
 	{ ZYDIS_MNEMONIC_RDMSR, INSN_END, op_rdmsr, NULL },
 	{ ZYDIS_MNEMONIC_RDPID, 0, op_rdpid, NULL },
+	{ ZYDIS_MNEMONIC_RDPKRU, 0, op_rdpkru, NULL },
 	{ ZYDIS_MNEMONIC_RDPMC, 0, op_rdpmc, NULL },
 	{ ZYDIS_MNEMONIC_RDRAND, 0, NULL, pick_random },
 	{ ZYDIS_MNEMONIC_RDSEED, 0, NULL, pick_random },
@@ -372,6 +396,7 @@ const struct op_row ops_system[] = {
 	{ ZYDIS_MNEMONIC_SLDT, 0, op_sldt, NULL },
 	{ ZYDIS_MNEMONIC_SMSW, 0, op_smsw, NULL },
 	{ ZYDIS_MNEMONIC_STAC, 0, op_stac, NULL },
+	{ ZYDIS_MNEMONIC_WRPKRU, 0, op_wrpkru, NULL },
 	{ ZYDIS_MNEMONIC_STI, INSN_END, op_sti, NULL },
 	{ ZYDIS_MNEMONIC_STR, 0, op_str, NULL },
 	{ ZYDIS_MNEMONIC_SWAPGS, 0, op_swapgs, NULL },
