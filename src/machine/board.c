@@ -304,7 +304,7 @@ static int make_firmware(struct board *b, struct mem *m)
 		.nr_cpus = b->nr_cpus,
 		.pm_timer_bits = PM_TIMER_BITS,
 		.hpet_id = (uint32_t)hpet_ops.read(&b->hpet, 0, 4),
-		.i8042 = true,
+		.i8042 = false,
 		.pci = true,
 	};
 	uint8_t *image = malloc(size);
