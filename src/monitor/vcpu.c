@@ -347,6 +347,9 @@ void vcpu_group_stop(struct vcpu_group *g, enum vm_outcome outcome, unsigned sta
 		vsnprintf(g->reason, sizeof(g->reason), fmt, ap);
 		va_end(ap);
 		g->state = GROUP_STOPPING;
+		/* A vCPU that has not left park() since the resume never leaves it now: the waiter
+		 * must look by itself. */
+		pthread_cond_broadcast(&g->changed);
 	}
 	pthread_mutex_unlock(&g->lock);
 	if (first)
