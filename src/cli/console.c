@@ -23,8 +23,10 @@
 
 #include "cli/terminal.h"
 
-#define KEY_ESCAPE   0x01 /* Ctrl-A */
-#define INPUT_ROUNDS 16   /* reads before others on the loop get their turn */
+#define FLUSH_BYTES  4096       /* written at once when so many have come together */
+#define FLUSH_NS     2000000ull /* or else after this time */
+#define KEY_ESCAPE   0x01       /* Ctrl-A */
+#define INPUT_ROUNDS 16         /* reads before others on the loop get their turn */
 
 static const char help_text[] = "\n"
                                 "Ctrl-A x       end the machine\n"
@@ -83,22 +85,26 @@ static void flush_locked(struct console *c)
 	}
 }
 
+/* Guests write byte by byte: a system call for each would cost more than the byte. */
 size_t console_write(struct console *c, const uint8_t *buf, size_t n)
 {
 	size_t taken = n;
-	bool error;
+	bool arm = false;
 
 	pthread_mutex_lock(&c->out_lock);
 	if (c->out.fd >= 0 && !c->out_error) {
 		taken = put_locked(c, buf, n);
-		flush_locked(c);
+		if (c->out_len >= FLUSH_BYTES)
+			flush_locked(c);
 		taken += put_locked(c, buf + taken, n - taken);
 		c->stalled = c->stalled || taken < n;
+		/* An error is also a reason for the loop's thread to look. */
+		arm = !c->flush_soon && (c->out_len || c->out_error);
+		c->flush_soon = c->flush_soon || arm;
 	}
-	error = c->out_error && !c->failed;
 	pthread_mutex_unlock(&c->out_lock);
-	if (error)
-		request_service(c);
+	if (arm)
+		timer_arm(&c->work, clock_ns() + FLUSH_NS);
 	return taken;
 }
 
@@ -248,6 +254,7 @@ static void serve_output(struct console *c)
 	int error;
 
 	pthread_mutex_lock(&c->out_lock);
+	c->flush_soon = false;
 	flush_locked(c);
 	error = c->out_error;
 	pthread_mutex_unlock(&c->out_lock);

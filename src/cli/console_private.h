@@ -50,9 +50,10 @@ struct console {
 	struct console_end out;
 	uint8_t *out_buf; /* a ring */
 	size_t out_at, out_len;
-	bool stalled;  /* the guest was refused and waits for output_room() */
-	int out_error; /* errno to be dealt with by the loop's thread */
-	bool failed;   /* and dealt with */
+	bool flush_soon; /* the timer is armed to write what is buffered */
+	bool stalled;    /* the guest was refused and waits for output_room() */
+	int out_error;   /* errno to be dealt with by the loop's thread */
+	bool failed;     /* and dealt with */
 };
 
 /* By the name before ':'; *arg is what follows it. NULL and logged when there is none. */
