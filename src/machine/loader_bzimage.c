@@ -20,7 +20,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "machine/decompress.h"
@@ -155,7 +154,10 @@ static int place_kernel(struct loader *l, struct bzimage *b)
 	return 0;
 }
 
-/* The vmlinux that came out of the payload; what follows it (relocations) is not needed. */
+/*
+ * The vmlinux that came out of the payload; what follows it (relocations) is not needed. It lies
+ * where the kernel goes, and its segments are moved from there to their places.
+ */
 static int load_vmlinux(struct loader *l, struct bzimage *b, const uint8_t *data, uint64_t size)
 {
 	char name[256];
@@ -184,7 +186,11 @@ static int load_vmlinux(struct loader *l, struct bzimage *b, const uint8_t *data
 	return elf_load(l, &img, &elf, 0);
 }
 
-/* The payload ends with the 32-bit size of what it unpacks to; gzip has that in its own trailer. */
+/*
+ * Unpacks straight into guest memory at the load address, as the decompressor does: the header's
+ * init_size has room for it, and the host needs no second copy. The payload ends with the 32-bit
+ * size of what it unpacks to; gzip has that in its own trailer.
+ */
 static int unpack_kernel(struct loader *l, struct bzimage *b)
 {
 	uint64_t packed = b->payload_size;
@@ -203,18 +209,15 @@ static int unpack_kernel(struct loader *l, struct bzimage *b)
 		        l, -EINVAL,
 		        "'%s' is corrupt: payload of %u bytes, its header allows %" PRIu64, b->name,
 		        size, b->init_size);
-	out = malloc(size);
+	out = loader_host(l, b->base, b->init_size);
 	if (!out)
-		return loader_fail(l, -ENOMEM, "no memory to unpack '%s' (%llu MiB)", b->name,
-		                   MiB_UP((uint64_t)size));
+		return loader_fail(l, -ENOSPC, "kernel '%s' has no memory at %#" PRIx64, b->name,
+		                   b->base);
 	rc = decompress(b->compression, b->payload, packed, out, size);
 	if (rc)
-		loader_fail(l, rc, "'%s': %s", b->name,
-		            rc == -ENOMEM ? "no memory to unpack it" : "payload is corrupt");
-	else
-		rc = load_vmlinux(l, b, out, size);
-	free(out);
-	return rc;
+		return loader_fail(l, rc, "'%s': %s", b->name,
+		                   rc == -ENOMEM ? "no memory to unpack it" : "payload is corrupt");
+	return load_vmlinux(l, b, out, size);
 }
 
 static int load_compressed(struct loader *l, struct bzimage *b)

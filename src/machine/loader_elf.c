@@ -155,25 +155,53 @@ bool elf_extent(const struct elf_file *elf, uint64_t *base, uint64_t *end)
 	return *base < *end;
 }
 
+static bool overlap(uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
+{
+	return a < b + b_len && b < a + a_len;
+}
+
+bool elf_moves_in_place(const struct elf_file *elf, uint64_t base)
+{
+	for (unsigned i = 0; i < elf->nr; i++) {
+		const struct elf_segment *to = &elf->seg[i];
+
+		for (unsigned j = i + 1; is_loaded(to) && j < elf->nr; j++) {
+			const struct elf_segment *from = &elf->seg[j];
+
+			if (is_loaded(from) &&
+			    overlap(to->paddr, to->filesz, base + from->offset, from->filesz))
+				return false;
+		}
+	}
+	return true;
+}
+
+/* All are copied before any is cleared, because the image may lie where it is loaded. */
 int elf_load(struct loader *l, const struct image *img, const struct elf_file *elf, uint64_t delta)
 {
+	uint8_t *host[ELF_MAX_SEGMENTS];
+
 	for (unsigned i = 0; i < elf->nr; i++) {
 		const struct elf_segment *s = &elf->seg[i];
 		gpa_t gpa = s->paddr + delta;
-		uint8_t *host;
 
 		if (!is_loaded(s))
 			continue;
-		host = loader_host(l, gpa, s->memsz);
-		if (!host)
+		host[i] = loader_host(l, gpa, s->memsz);
+		if (!host[i])
 			return loader_fail(
 			        l, -ENOSPC,
 			        "'%s': segment %u, %#llx bytes at %#llx, does not lie in "
 			        "memory free for a kernel: the guest has %llu MiB",
 			        img->name, i, (unsigned long long)s->memsz, (unsigned long long)gpa,
 			        (unsigned long long)(l->m->ram_bytes / MiB));
-		memcpy(host, img->data + s->offset, s->filesz);
-		loader_zero(host + s->filesz, s->memsz - s->filesz);
+		memmove(host[i], img->data + s->offset, s->filesz);
+	}
+	for (unsigned i = 0; i < elf->nr; i++) {
+		const struct elf_segment *s = &elf->seg[i];
+
+		if (is_loaded(s))
+			loader_zero(host[i] + s->filesz, s->memsz - s->filesz);
 	}
 	return 0;
 }

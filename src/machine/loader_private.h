@@ -88,6 +88,9 @@ int elf_parse(struct loader *l, const struct image *img, struct elf_file *elf);
 bool elf_extent(const struct elf_file *elf, uint64_t *base, uint64_t *end);
 /* Copies the segments to their physical addresses plus delta and clears the rest of them. */
 int elf_load(struct loader *l, const struct image *img, const struct elf_file *elf, uint64_t delta);
+/* Whether elf_load() works on an image that lies at guest address base itself: no segment is copied
+ * over one that is still to be copied. */
+bool elf_moves_in_place(const struct elf_file *elf, uint64_t base);
 /* Physical address of the entry point: e_entry may be physical or virtual. False: in no segment. */
 bool elf_entry(const struct elf_file *elf, uint64_t *entry);
 /* The descriptor of a note of owner "Xen" in a PT_NOTE, or NULL. */

@@ -1,5 +1,6 @@
 /* The loader on bzImages of every compression, and on what is wrong with them. */
 #include "loader_fixture.h"
+#include "machine/e820.h"
 
 #include <lz4.h>
 #include <lzma.h>
@@ -141,6 +142,45 @@ static void zero_page(void **state)
 	assert_int_equal(ram, 64 * MiB - MiB + GPA_EBDA);
 }
 
+/* What Xen and others look for in the first page. */
+static void bios_data_area(void **state)
+{
+	struct fixture *f = *state;
+	const uint8_t *bda;
+
+	make_packed(f, 0, BZ_PREF);
+	assert_int_equal(load(f), 0);
+	bda = guest(f, 0x400, 0x20);
+	assert_memory_equal(bda, "\xf8\x03", 2);
+	assert_memory_equal(bda + 0xe, "\xc0\x9f", 2);
+	assert_memory_equal(bda + 0x13, "\x7f\x02", 2);
+}
+
+static void memory_map_of_every_size(void **state)
+{
+	static const uint64_t sizes[] = { 32 * MiB, 3 * GiB, 3 * GiB + PAGE_SIZE, 6 * GiB,
+		                          MEM_MAX_BYTES };
+
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		struct e820_entry e[E820_MAX];
+		uint64_t ram = 0;
+		struct mem *m;
+		unsigned n;
+
+		assert_int_equal(mem_new(&m, sizes[i]), 0);
+		n = e820_build(m, e);
+		for (unsigned j = 0; j < n; j++) {
+			if (e[j].type == E820_RAM) {
+				assert_non_null(mem_host(m, e[j].base, e[j].size, true));
+				ram += e[j].size;
+			}
+			assert_true(!j || e[j].base >= e[j - 1].base + e[j - 1].size);
+		}
+		assert_int_equal(ram, sizes[i] - MiB + GPA_EBDA);
+		mem_free(m);
+	}
+}
+
 static void initrd_goes_high(void **state)
 {
 	struct fixture *f = *state;
@@ -237,6 +277,22 @@ static void payload_that_is_not_a_kernel(void **state)
 	assert_fails(f, -ENOEXEC, "payload is not an ELF file");
 }
 
+/* Unpacked where it goes: a segment may not be copied over one that is still to come. */
+static void segments_that_overlap(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t vmlinux[0x4000];
+	uint64_t n = make_elf64(vmlinux, BZ_PREF);
+	Elf64_Phdr *ph = (Elf64_Phdr *)(vmlinux + sizeof(Elf64_Ehdr));
+
+	ph[0].p_paddr = BZ_PREF + ELF_TEXT_OFFSET + 8;
+	make_bzimage(f, pack_lz4(vmlinux, n, f->image + BZ_SETUP + BZ_CODE));
+	assert_fails(f, -ENOEXEC, "not a bootable ELF64");
+	((Elf64_Ehdr *)vmlinux)->e_entry = ph[0].p_paddr;
+	make_bzimage(f, pack_lz4(vmlinux, n, f->image + BZ_SETUP + BZ_CODE));
+	assert_fails(f, -EINVAL, "overlap");
+}
+
 static void cpu_state_of_64_bit_entry(void **state)
 {
 	struct fixture *f = *state;
@@ -304,11 +360,14 @@ int main(void)
 		T(guest_unpacks),
 		T(kernel_without_64_bit_entry),
 		T(zero_page),
+		T(bios_data_area),
+		T(memory_map_of_every_size),
 		T(initrd_goes_high),
 		T(command_line_has_a_limit),
 		T(truncated_and_corrupt),
 		T(header_fields_are_checked),
 		T(payload_that_is_not_a_kernel),
+		T(segments_that_overlap),
 		T(cpu_state_of_64_bit_entry),
 		T(files_are_checked),
 	};
