@@ -98,6 +98,13 @@ static unsigned put_frames(struct text *t, struct cpu *c, unsigned word)
 	return n;
 }
 
+static bool may_be_return(const struct cpu *c, gva_t value)
+{
+	gva_t distance = value < c->rip ? c->rip - value : value - c->rip;
+
+	return value >= PAGE_SIZE && distance && distance < TEXT_NEARBY;
+}
+
 /* Without frame pointers: words on the stack that may be return addresses. */
 static void put_stack(struct text *t, struct cpu *c, unsigned word)
 {
@@ -109,7 +116,7 @@ static void put_stack(struct text *t, struct cpu *c, unsigned word)
 
 		if (peek(c, base + c->rsp + (uint64_t)i * word, &value, word) != word)
 			break;
-		if (value - (c->rip - TEXT_NEARBY) >= 2 * TEXT_NEARBY || value == c->rip)
+		if (!may_be_return(c, value))
 			continue;
 		put(t, "    %016" PRIx64 "  at stack + 0x%x\n", value, i * word);
 		found++;
