@@ -182,6 +182,9 @@ static int load_vmlinux(struct loader *l, struct bzimage *b, const uint8_t *data
 		                   "'%s' is corrupt: vmlinux loads at %#" PRIx64 " to %#" PRIx64
 		                   ", its header allows %#" PRIx64 " to %#" PRIx64,
 		                   b->name, base, end, b->base, b->base + b->init_size);
+	if (!elf_moves_in_place(&elf, b->base))
+		return loader_fail(l, -EINVAL, "'%s' is corrupt: segments of vmlinux overlap",
+		                   b->name);
 	l->r->entry = entry;
 	return elf_load(l, &img, &elf, 0);
 }
