@@ -78,13 +78,26 @@ static unsigned reg_number(ZydisRegister r)
 	return (uint8_t)ZydisRegisterGetId(r);
 }
 
-static void fill_memory(const ZydisDecodedOperand *op, struct insn *i, enum cpu_mode mode)
+/* Under a 67 prefix Zydis 4.0 takes a SIB base of 5 with REX.B for R13D even where mod is 0, which
+ * means no base but a displacement (SDM 2A table 2-3). */
+static bool is_base_misread(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
+{
+	return op->mem.base == ZYDIS_REGISTER_R13D && z->raw.modrm.mod == 0 && z->raw.sib.base == 5 &&
+	       z->raw.modrm.rm == 4;
+}
+
+static void fill_memory(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op,
+			struct insn *i, enum cpu_mode mode)
 {
 	i->flags |= INSN_MEM;
 	i->base = reg_number(op->mem.base);
 	i->index = reg_number(op->mem.index);
 	i->scale = op->mem.scale ? __builtin_ctz(op->mem.scale) : 0;
 	i->disp = (int32_t)op->mem.disp.value;
+	if (is_base_misread(z, op)) {
+		i->base = GPR_ZERO;
+		i->disp = (int32_t)z->raw.disp.value;
+	}
 	i->seg = (uint8_t)ZydisRegisterGetId(op->mem.segment);
 	if (mode != MODE_64 || i->asize != 8 || i->seg >= SEG_FS)
 		i->flags |= INSN_SLOW;
@@ -103,7 +116,7 @@ static void fill_operands(const struct op_decode *d, struct insn *i, enum cpu_mo
 				*slot[n] = reg_number(op->reg.value);
 			break;
 		case ZYDIS_OPERAND_TYPE_MEMORY:
-			fill_memory(op, i, mode);
+			fill_memory(d->z, op, i, mode);
 			break;
 		case ZYDIS_OPERAND_TYPE_IMMEDIATE:
 			/* ENTER has two; the routine picks the second from aux. */

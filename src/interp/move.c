@@ -92,6 +92,8 @@ static insn_fn pick_mov(const struct op_decode *d, struct insn *i)
 	if (d->z->opcode >= 0xa0 && d->z->opcode <= 0xa3 &&
 	    d->z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT) {
 		i->imm = d->op[form == FORM_MR ? 0 : 1].mem.disp.value;
+		if (i->asize < 8) /* Zydis sign-extends it; an offset is unsigned */
+			i->imm &= (int64_t)(BIT(i->asize * 8) - 1);
 		return form == FORM_MR ? mov_to_offset : mov_from_offset;
 	}
 	return mov_fns[__builtin_ctz(i->opsize)][form];

@@ -172,7 +172,7 @@ static bool report_single(struct oracle_check *k, const struct oracle_sequence *
 
 	if (ZYAN_FAILED(ZydisDecoderDecodeFull(&k->decoder, seq->bytes + insn->offset, 15, &z, op)))
 		return false;
-	excuse = oracle_excuse(in, &z, op, diff, &x->out[0]);
+	excuse = oracle_excuse(in, &z, op, diff, &x->out[0], &y->out[0]);
 	if (excuse) {
 		k->excused++;
 		return true;

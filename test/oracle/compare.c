@@ -109,7 +109,8 @@ unsigned oracle_compare(const struct oracle_state *a, const struct oracle_memory
  */
 const char *oracle_excuse(const struct oracle_state *in, const ZydisDecodedInstruction *z,
                           const ZydisDecodedOperand *op, unsigned diff,
-                          const struct oracle_state *native)
+                          const struct oracle_state *native,
+			  const struct oracle_state *engine)
 {
 	switch (z->mnemonic) {
 	case ZYDIS_MNEMONIC_BSF:
@@ -135,6 +136,11 @@ const char *oracle_excuse(const struct oracle_state *in, const ZydisDecodedInstr
 	default:
 		break;
 	}
+	if (in->rflags & RFLAGS_AC && (native->vector == EXC_AC || engine->vector == EXC_AC))
+		return "alignment checks: order against page faults, and operands beyond 8 bytes";
+	if (native->vector == EXC_PF && engine->vector == EXC_PF && op[0].size > 256 &&
+	    diff == DIFF_EXCEPTION)
+		return "operands beyond 32 bytes: which of the bytes not mapped is named in CR2";
 	if (z->meta.category == ZYDIS_CATEGORY_AVX2GATHER && native->vector == EXC_PF &&
 	    !(diff & ~(DIFF_SSE | DIFF_EXCEPTION)))
 		return "gather: elements beyond the faulting one may be done or not (SDM 2C)";

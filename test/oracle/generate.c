@@ -379,8 +379,15 @@ static bool is_allowed(struct oracle_rng *r, const struct candidate *c)
 		 */
 		if (has_prefix(z, 0x66))
 			return false;
+		/* On AMD, and undocumented, F2 and F3 choose between LOOPNE and LOOPE. */
+		if ((z->opcode == 0xe0 || z->opcode == 0xe1) &&
+		    (has_prefix(z, 0xf2) || has_prefix(z, 0xf3)))
+			return false;
 		return is_relative(z) || rng_chance(r, 5);
 	}
+	/* PREFETCHW of a register is #UD on AMD, a NOP on Intel. */
+	if (z->opcode == 0x0d && z->opcode_map == ZYDIS_OPCODE_MAP_0F && z->raw.modrm.mod == 3)
+		return false;
 	if (z->meta.category == ZYDIS_CATEGORY_AVX2GATHER)
 		return rng_chance(r, 20);
 	return true;
