@@ -197,6 +197,9 @@ def test_pty(start, echo):
     for _ in range(2):
         fd = os.open(line.split()[-1], os.O_RDWR | os.O_NOCTTY)
         time.sleep(0.6)  # until it is noticed
+        os.write(fd, b"!")
+        while os.read(fd, 1) != b"!":
+            pass
         os.write(fd, b"N")
         assert read_exactly(lambda n: os.read(fd, n), len(NUMBERS) + 6) == NUMBERS + "done\r\n"
         os.close(fd)
