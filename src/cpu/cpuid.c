@@ -362,10 +362,18 @@ bool cpuid_is_amd(const struct cpuid_model *m)
 	return m && m->amd;
 }
 
-/* The signatures that KVM gives, which guests know to mean "a hypervisor's". */
+/*
+ * The newest revision that could exist, since errata that microcode mends are not ours. AMD numbers
+ * revisions since Zen by family, model and stepping, with the count in the low byte.
+ */
 uint64_t cpuid_microcode(const struct cpuid_model *m)
 {
-	return cpuid_is_amd(m) ? 0x01000065 : BIT(32);
+	uint32_t sig = m ? find_leaf(m, 1, 0)[EAX] : 0;
+
+	if (!cpuid_is_amd(m))
+		return BIT(32);
+	return (sig >> 20 & 0xff) << 24 | (sig >> 16 & 0xf) << 20 | (sig >> 4 & 0xf) << 12 |
+	       (sig & 0xf) << 8 | 0xff;
 }
 
 uint64_t cpuid_base_ratio(const struct cpuid_model *m)

@@ -133,6 +133,7 @@ static const struct feature features[] = {
 	{ 0x80000008, 0, EBX, 29, AMD, "btc_no: no branch type confusion (retbleed)" },
 
 	{ 0x80000021, 0, EAX, 2, AMD, "lfence serialises" },
+	{ 0x80000021, 0, EAX, 5, AMD, "verw_clear: nothing is left in buffers" },
 	{ 0x80000021, 0, EAX, 6, AMD, "a null selector clears the base" },
 	{ 0x80000021, 0, EAX, 8, AMD, "autoibrs: no retpolines needed" },
 	{ 0x80000021, 0, EAX, 29, AMD, "srso_no" },
