@@ -209,7 +209,7 @@ static int watch_ends(struct console *c)
 /* Peers: one at a time, the next when both directions of the last are closed. */
 static void take_peer(struct console *c)
 {
-	int fd;
+	int fd, rc;
 
 	if (c->in.fd >= 0 || c->out.fd >= 0)
 		return;
@@ -223,9 +223,12 @@ static void take_peer(struct console *c)
 	pthread_mutex_lock(&c->out_lock);
 	/* Two descriptors, because the loop knows each once. */
 	c->out.fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	rc = c->out.fd < 0 ? -errno : 0;
 	pthread_mutex_unlock(&c->out_lock);
-	if (c->out.fd < 0 || watch_ends(c)) {
-		log_warn("%s: cannot serve a client: %s", c->what, strerror(errno));
+	if (!rc)
+		rc = watch_ends(c);
+	if (rc) {
+		log_warn("--serial %s: cannot serve a client: %s", c->what, strerror(-rc));
 		close_in(c);
 		close_out(c);
 	}
@@ -410,6 +413,27 @@ void console_leave(struct console *c)
 	terminal_restore();
 }
 
+static struct console *alloc_console(struct loop *loop, const char *spec)
+{
+	struct console *c = calloc(1, sizeof(*c));
+	uint8_t *buf = malloc(CONSOLE_OUT_BYTES);
+
+	if (!c || !buf) {
+		free(c);
+		free(buf);
+		return NULL;
+	}
+	c->loop = loop;
+	c->what = spec;
+	c->in = c->out = (struct console_end){ -1, -1 };
+	c->peer_source = -1;
+	c->out_buf = buf;
+	pthread_mutex_init(&c->guest_lock, NULL);
+	pthread_mutex_init(&c->out_lock, NULL);
+	timer_init(&c->work, loop, serve, c);
+	return c;
+}
+
 int console_new(struct console **out, struct loop *loop, const char *spec)
 {
 	const char *arg;
@@ -419,28 +443,25 @@ int console_new(struct console **out, struct loop *loop, const char *spec)
 
 	if (!backend)
 		return -EINVAL;
-	c = calloc(1, sizeof(*c));
-	if (!c)
+	c = alloc_console(loop, spec);
+	if (!c) {
+		log_error("--serial %s: %s", spec, strerror(ENOMEM));
 		return -ENOMEM;
-	c->loop = loop;
-	c->what = spec;
-	c->in = c->out = (struct console_end){ -1, -1 };
-	c->peer_source = -1;
-	pthread_mutex_init(&c->guest_lock, NULL);
-	pthread_mutex_init(&c->out_lock, NULL);
-	timer_init(&c->work, loop, serve, c);
-	c->out_buf = malloc(CONSOLE_OUT_BYTES);
-	rc = c->out_buf ? backend->open(c, arg) : -ENOMEM;
-	if (!rc)
-		rc = watch_ends(c);
+	}
+	rc = backend->open(c, arg);
+	if (rc)
+		goto out;
+	rc = watch_ends(c);
 	if (!rc)
 		rc = watch(c, c->peer_source, EPOLLIN, on_in);
-	if (rc) {
+	if (rc)
+		log_error("--serial %s: %s", spec, strerror(-rc));
+out:
+	if (rc)
 		console_free(c);
-		return rc;
-	}
-	*out = c;
-	return 0;
+	else
+		*out = c;
+	return rc;
 }
 
 /* The loop is gone, and with it whatever it knew of the timer and the descriptors. */
