@@ -315,6 +315,7 @@ static int setup(void **state)
 	cpu.efer = EFER_LMA | EFER_LME;
 	cpu.xcr0 = XCR0_X87 | XCR0_SSE | XCR0_AVX;
 	cpu.mode = MODE_64;
+	cpu.cpl = 3;
 	for (unsigned n = 0; n < TLB_ENTRIES; n++)
 		tlb[n] = (struct tlb_entry){ TLB_NEVER, TLB_NEVER, TLB_NEVER, 0 };
 	/* Two of the pages hit the TLB, the others go the slow way. */
@@ -439,6 +440,19 @@ static void random_x87(bool unmask)
 		random_st(fpu_slot(&cpu, n));
 }
 
+/* Aligned, odd, across the pages, or at the end of memory. */
+static unsigned random_offset(void)
+{
+	switch (rnd() & 3) {
+	case 0:
+		return rnd() % MEMORY_BYTES;
+	case 1:
+		return (1 + (rnd() & 3)) * PAGE_SIZE - (rnd() & 63);
+	default:
+		return rnd() % (MEMORY_BYTES - 1024) & ~63u;
+	}
+}
+
 static void random_state(bool unmask)
 {
 	for (unsigned n = 0; n < 16; n++) {
@@ -447,6 +461,7 @@ static void random_state(bool unmask)
 		cpu.gpr[n] = rnd() & 3 ? (uintptr_t)memory + (rnd() & 1 ? at & ~31ul : at)
 		                       : random_quad();
 	}
+	cpu.rsi = cpu.r14 = (uintptr_t)memory + random_offset();
 	flags_set_arith(&cpu, rnd());
 	random_vectors();
 	random_x87(unmask);
@@ -469,6 +484,97 @@ static void state_to_oracle(void)
 	memset(oracle_state.xsave + 416, 0, 96);
 	memcpy(oracle_state.xsave + FPU_YMMH, cpu.fpu.area + FPU_YMMH, 256);
 	oracle_state.xsave[512] = 7;
+}
+
+/* The host's MXCSR_MASK is not the model's. */
+static void forget_mxcsr_mask(uint8_t *after)
+{
+	uint64_t at = cpu.rsi - (uintptr_t)memory + FPU_MXCSR_MASK;
+	uint32_t host = 0x2ffff, ours = MXCSR_VALID;
+
+	if (at <= MEMORY_BYTES - 4 && !memcmp(after + at, &host, 4))
+		memcpy(after + at, &ours, 4);
+}
+
+/* Small offsets in all registers, one in eight lanes far away. */
+static void prepare_gather(const ZydisDecodedInstruction *z)
+{
+	for (unsigned n = 0; n < 16; n++)
+		for (unsigned k = 0; k < 4; k++) {
+			int64_t lane = (int64_t)(rnd() & 0xff) - (rnd() & 7 ? 0 : 128);
+			uint8_t *at = fpu_xmm(&cpu, n) + (k & 1) * 8 + (k & 2 ? YMM_HIGH : 0);
+			uint64_t both = (uint32_t)lane | (uint64_t)(rnd() & 0xff) << 32;
+
+			if (z->raw.sib.index == (n & 7))
+				memcpy(at, z->opcode & 1 ? (void *)&lane : (void *)&both, 8);
+		}
+}
+
+static bool is_restore(ZydisMnemonic m)
+{
+	return m == ZYDIS_MNEMONIC_FXRSTOR || m == ZYDIS_MNEMONIC_FXRSTOR64 ||
+	       m == ZYDIS_MNEMONIC_XRSTOR || m == ZYDIS_MNEMONIC_XRSTOR64;
+}
+
+/* Flips a bit that no processor takes: of MXCSR, or of the header but for components only hosts
+ * have. */
+static void corrupt(uint8_t *image)
+{
+	unsigned at = 514 + rnd() % 62;
+
+	if (rnd() & 1)
+		image[27] ^= 1 << (rnd() & 7);
+	else if (at != 520 && at != 521)
+		image[at] ^= 1 << (rnd() & 7);
+}
+
+/* Restricts EDX:EAX to what the model has; gives a restore something that the host has saved. */
+static void prepare_save(const ZydisDecodedInstruction *z, bool unmask)
+{
+	static const uint8_t fxsave[] = { 0x48, 0x0f, 0xae, 0x06 },
+	                     xsave[] = { 0x48, 0x0f, 0xae, 0x26 },
+	                     xsavec[] = { 0x48, 0x0f, 0xc7, 0x26 };
+	bool fx = z->mnemonic == ZYDIS_MNEMONIC_FXRSTOR || z->mnemonic == ZYDIS_MNEMONIC_FXRSTOR64;
+
+	cpu.rsi = (uintptr_t)memory + (rnd() % (MEMORY_BYTES - 1024) & ~63u);
+	if (!(rnd() & 15))
+		cpu.rsi += 16;
+	cpu.rax = rnd() & 7;
+	cpu.rdx = 0;
+	memset((uint8_t *)cpu.rsi + 512, 0, 64);
+	if (!is_restore(z->mnemonic))
+		return;
+	state_to_oracle();
+	oracle_run(fx ? fxsave : rnd() & 1 ? xsave : xsavec, 4);
+	forget_mxcsr_mask(memory);
+	if (!(rnd() & 7))
+		corrupt((uint8_t *)cpu.rsi);
+	random_vectors();
+	random_x87(unmask);
+	cpu.rax = rnd() & 7;
+}
+
+static bool is_save(const ZydisDecodedInstruction *z)
+{
+	switch (z->meta.isa_set) {
+	case ZYDIS_ISA_SET_FXSAVE:
+	case ZYDIS_ISA_SET_FXSAVE64:
+	case ZYDIS_ISA_SET_XSAVE:
+	case ZYDIS_ISA_SET_XSAVEC:
+	case ZYDIS_ISA_SET_XSAVEOPT:
+	case ZYDIS_ISA_SET_XSAVES:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void prepare(const ZydisDecodedInstruction *z, bool unmask)
+{
+	if (z->meta.isa_set == ZYDIS_ISA_SET_AVX2GATHER)
+		prepare_gather(z);
+	if (is_save(z))
+		prepare_save(z, unmask);
 }
 
 /* ---- comparing ---- */
@@ -570,6 +676,7 @@ static bool try_one(const uint8_t *bytes, const ZydisDecodedInstruction *z, cons
 	memcpy(before, memory, MEMORY_BYTES);
 	sig = oracle_run(bytes, z->length);
 	memcpy(after, memory, MEMORY_BYTES);
+	forget_mxcsr_mask(after);
 	memcpy(memory, before, MEMORY_BYTES);
 	vector = our_run(i);
 	ok = fault_matches(vector, sig);
@@ -590,10 +697,14 @@ static bool try_one(const uint8_t *bytes, const ZydisDecodedInstruction *z, cons
 
 /* ---- random encodings ---- */
 
+/* Opcode, ModRM (a register, [RSI] or anything) and what may follow. */
 static unsigned put_random_tail(uint8_t *b, unsigned n)
 {
+	static const uint8_t keep[] = { 0xff, 0x38, 0xff }, set[] = { 0xc0, 0x06, 0 };
+	unsigned shape = rnd() % 3;
+
 	b[n++] = rnd();
-	b[n++] = rnd() % 3 ? rnd() | 0xc0 : rnd();
+	b[n++] = (rnd() & keep[shape]) | set[shape];
 	for (unsigned k = 0; k < 6; k++)
 		b[n++] = rnd() & 1 ? rnd() & 0x1f : rnd();
 	return n;
@@ -626,6 +737,40 @@ static unsigned random_vex(uint8_t *b)
 	return put_random_tail(b, n);
 }
 
+/* VGATHERxxx and VPGATHERxx: VEX.66.0F38 90 to 93 with a vector index. */
+static unsigned random_gather(uint8_t *b)
+{
+	unsigned n = 0;
+
+	b[n++] = 0xc4;
+	b[n++] = 0xe2;
+	b[n++] = (rnd() & 0xfc) | 1;
+	b[n++] = 0x90 | (rnd() & 3);
+	b[n++] = (rnd() & 0x38) | 0x04;
+	b[n++] = (rnd() & 0xf8) | 6;
+	memset(b + n, 0, 8);
+	return n + 8;
+}
+
+/* The XSAVE and FXSAVE groups at [RSI]. */
+static unsigned random_save(uint8_t *b)
+{
+	static const uint8_t group[][2] = {
+		{ 0xae, 0x06 }, { 0xae, 0x0e }, { 0xae, 0x16 }, { 0xae, 0x1e }, { 0xae, 0x26 },
+		{ 0xae, 0x2e }, { 0xae, 0x36 }, { 0xc7, 0x1e }, { 0xc7, 0x26 }, { 0xc7, 0x2e },
+	};
+	const uint8_t *g = group[rnd() % ARRAY_SIZE(group)];
+	unsigned n = 0;
+
+	if (rnd() & 1)
+		b[n++] = 0x48;
+	b[n++] = 0x0f;
+	b[n++] = g[0];
+	b[n++] = g[1];
+	memset(b + n, 0, 8);
+	return n + 8;
+}
+
 static unsigned random_x87_bytes(uint8_t *b)
 {
 	unsigned n = put_random_tail(b, 0);
@@ -647,7 +792,7 @@ static void sweep(unsigned (*make)(uint8_t *b), unsigned tries, bool unmask)
 		ZydisDecodedInstruction z;
 		struct insn i;
 
-		if (!decode_one(bytes, size, &z, &i))
+		if (!decode_one(bytes, size, &z, &i) || (is_save(&z) && i.base != R_RSI))
 			continue;
 		if (i.fn == native_no_room) {
 			our_run(&i);
@@ -656,6 +801,7 @@ static void sweep(unsigned (*make)(uint8_t *b), unsigned tries, bool unmask)
 		}
 		ran++;
 		random_state(unmask);
+		prepare(&z, unmask);
 		if (!try_one(bytes, &z, &i) && !reported[z.mnemonic]) {
 			reported[z.mnemonic] = true;
 			failed++;
@@ -702,12 +848,95 @@ static void test_x87_unmasked(void **state)
 	sweep(random_x87_bytes, tries(), true);
 }
 
+static void test_gather(void **state)
+{
+	sweep(random_gather, tries() / 4, false);
+}
+
+static void test_save(void **state)
+{
+	sweep(random_save, tries() / 4, false);
+}
+
+static void test_save_unmasked(void **state)
+{
+	sweep(random_save, tries() / 4, true);
+}
+
+/* ---- what must be on, and who says so (SDM 3A 2.5, SDM 2A 2.4) ---- */
+
+static const struct {
+	const char *text;
+	uint8_t bytes[8];
+	uint64_t cr0, cr4, xcr0; /* bits to flip */
+	uint16_t fsw;
+	int vector;
+} refusals[] = {
+	{ "addps", { 0x0f, 0x58, 0xc1 }, 0, 0, 0, 0, NO_FAULT },
+	{ "addps", { 0x0f, 0x58, 0xc1 }, CR0_TS, 0, 0, 0, EXC_NM },
+	{ "addps", { 0x0f, 0x58, 0xc1 }, CR0_TS | CR0_EM, 0, 0, 0, EXC_UD },
+	{ "addps", { 0x0f, 0x58, 0xc1 }, CR0_TS, CR4_OSFXSR, 0, 0, EXC_UD },
+	{ "movups", { 0x0f, 0x10, 0xc1 }, 0, CR4_OSFXSR, 0, 0, EXC_UD },
+	{ "addps, x87 pending", { 0x0f, 0x58, 0xc1 }, 0, 0, 0, 1, NO_FAULT },
+	{ "vaddps", { 0xc5, 0xf0, 0x58, 0xc1 }, 0, CR4_OSFXSR, 0, 0, NO_FAULT },
+	{ "vaddps", { 0xc5, 0xf0, 0x58, 0xc1 }, CR0_EM, 0, 0, 0, NO_FAULT },
+	{ "vaddps", { 0xc5, 0xf0, 0x58, 0xc1 }, CR0_TS, 0, 0, 0, EXC_NM },
+	{ "vaddps", { 0xc5, 0xf0, 0x58, 0xc1 }, CR0_TS, CR4_OSXSAVE, 0, 0, EXC_UD },
+	{ "vaddps", { 0xc5, 0xf0, 0x58, 0xc1 }, CR0_TS, 0, XCR0_AVX, 0, EXC_UD },
+	{ "vaddps", { 0xc5, 0xf0, 0x58, 0xc1 }, CR0_PE, 0, 0, 0, EXC_UD },
+	{ "vzeroupper", { 0xc5, 0xf8, 0x77 }, 0, 0, XCR0_AVX, 0, EXC_UD },
+	{ "paddb mm", { 0x0f, 0xfc, 0xc1 }, 0, CR4_OSFXSR, 0, 0, NO_FAULT },
+	{ "paddb mm", { 0x0f, 0xfc, 0xc1 }, CR0_EM, 0, 0, 0, EXC_UD },
+	{ "paddb mm", { 0x0f, 0xfc, 0xc1 }, CR0_TS, 0, 0, 1, EXC_NM },
+	{ "paddb mm", { 0x0f, 0xfc, 0xc1 }, 0, 0, 0, 1, EXC_MF },
+	{ "fadd", { 0xd8, 0xc1 }, CR0_EM, 0, 0, 0, EXC_NM },
+	{ "fadd", { 0xd8, 0xc1 }, CR0_TS, 0, 0, 1, EXC_NM },
+	{ "fadd", { 0xd8, 0xc1 }, 0, 0, 0, 1, EXC_MF },
+	{ "fnstsw ax", { 0xdf, 0xe0 }, 0, 0, 0, 1, NO_FAULT },
+	{ "fninit", { 0xdb, 0xe3 }, CR0_TS, 0, 0, 0, EXC_NM },
+	{ "fwait", { 0x9b }, CR0_TS, 0, 0, 0, EXC_NM },
+	{ "fwait", { 0x9b }, CR0_TS | CR0_MP, 0, 0, 0, NO_FAULT },
+	{ "fwait", { 0x9b }, 0, 0, 0, 1, EXC_MF },
+	{ "fxsave", { 0x0f, 0xae, 0x06 }, CR0_TS, 0, 0, 0, EXC_NM },
+	{ "xsave", { 0x0f, 0xae, 0x26 }, CR0_TS, CR4_OSXSAVE, 0, 0, EXC_UD },
+	{ "xsave", { 0x0f, 0xae, 0x26 }, CR0_TS, 0, 0, 0, EXC_NM },
+	{ "xgetbv", { 0x0f, 0x01, 0xd0 }, 0, CR4_OSXSAVE, 0, 0, EXC_UD },
+};
+
+static void test_refusals(void **state)
+{
+	const struct cpu saved = cpu;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(refusals); n++) {
+		ZydisDecodedInstruction z;
+		struct insn i;
+
+		cpu = saved;
+		assert_true(decode_one(refusals[n].bytes, 8, &z, &i));
+		cpu.rsi = (uintptr_t)memory;
+		cpu.rcx = 0;
+		*fpu_fcw(&cpu) = 0x340;
+		*fpu_fsw(&cpu) = refusals[n].fsw;
+		*fpu_mxcsr(&cpu) = MXCSR_INIT;
+		cpu.cr0 ^= refusals[n].cr0;
+		cpu.cr4 ^= refusals[n].cr4;
+		cpu.xcr0 ^= refusals[n].xcr0;
+		if (our_run(&i) != refusals[n].vector) {
+			print_error("row %u, %s: vector %d\n", n, refusals[n].text, fault_vector);
+			fail();
+		}
+	}
+	cpu = saved;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_legacy),       cmocka_unit_test(test_vex),
-		cmocka_unit_test(test_x87),          cmocka_unit_test(test_legacy_unmasked),
-		cmocka_unit_test(test_vex_unmasked), cmocka_unit_test(test_x87_unmasked),
+		cmocka_unit_test(test_legacy),        cmocka_unit_test(test_vex),
+		cmocka_unit_test(test_x87),           cmocka_unit_test(test_legacy_unmasked),
+		cmocka_unit_test(test_vex_unmasked),  cmocka_unit_test(test_x87_unmasked),
+		cmocka_unit_test(test_gather),        cmocka_unit_test(test_save),
+		cmocka_unit_test(test_save_unmasked), cmocka_unit_test(test_refusals),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
