@@ -113,10 +113,11 @@ static void print_status(struct run *r)
 
 	vm_get_stats(r->vm, &s);
 	snprintf(text, sizeof(text),
-	         "\n[trapeze: engine %s, %u vCPUs, up %.1f s, %" PRIu64
+	         "\n[trapeze: engine %s, %u vCPU%s, up %.1f s, %" PRIu64
 	         " million instructions, %s of memory in use]\n",
-	         r->opts.vm.engine->name, r->opts.vm.vcpus, (double)s.run_ns / 1e9,
-	         s.insns / 1000000, options_format_bytes(s.guest_resident, memory, sizeof(memory)));
+	         r->opts.vm.engine->name, r->opts.vm.vcpus, r->opts.vm.vcpus == 1 ? "" : "s",
+	         (double)s.run_ns / 1e9, s.insns / 1000000,
+	         options_format_bytes(s.guest_resident, memory, sizeof(memory)));
 	console_print(r->console, text);
 }
 
