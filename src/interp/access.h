@@ -2,14 +2,15 @@
  * Guest memory as instruction routines see it: effective addresses, and loads and stores that hit
  * the software TLB inline and go to mmu.c otherwise. All of these raise on a fault and do not return.
  *
- * x86-TSO: an aligned access is one host access of the same size (volatile, so that the compiler can
- * neither split nor move it against others), and the host's own ordering is the guest's.
+ * x86-TSO: an aligned access is one host access of the same size (mmu/host.h), and the host's own
+ * ordering is the guest's.
  */
 #pragma once
 
 #include "cpu/flags.h"
 #include "interp/insn.h"
 #include "interp/interp.h"
+#include "mmu/host.h"
 #include "mmu/mmu.h"
 
 /* Effective address checked against its segment, truncated to the address size: the INSN_SLOW path. */
@@ -60,7 +61,7 @@ static inline void access_check_code(struct cpu *c, uintptr_t host)
 	{                                                                                          \
 		const struct tlb_entry *t = access_tlb(c, va);                                     \
 		if (likely(t->read == access_tag(c, va, bits / 8)))                                \
-			return *(volatile uint##bits##_t *)(va + t->addend);                       \
+			return (uint##bits##_t)host_load((void *)(va + t->addend), bits / 8);      \
 		return (uint##bits##_t)mmu_load(c, va, bits / 8, seg);                             \
 	}
 #define ACCESS_STORE(bits)                                                                         \
@@ -68,7 +69,7 @@ static inline void access_check_code(struct cpu *c, uintptr_t host)
 	{                                                                                          \
 		const struct tlb_entry *t = access_tlb(c, va);                                     \
 		if (likely(t->write == access_tag(c, va, bits / 8))) {                             \
-			*(volatile uint##bits##_t *)(va + t->addend) = value;                      \
+			host_store((void *)(va + t->addend), bits / 8, value);                     \
 			access_check_code(c, va + t->addend);                                      \
 			return;                                                                    \
 		}                                                                                  \

@@ -32,16 +32,7 @@ static inline __attribute__((always_inline)) uint64_t rmw_load(struct cpu *c, vo
 {
 	if (unlikely(!p))
 		return mmu_load(c, va, size, seg);
-	switch (size) {
-	case 1:
-		return *(volatile uint8_t *)p;
-	case 2:
-		return *(volatile uint16_t *)p;
-	case 4:
-		return *(volatile uint32_t *)p;
-	default:
-		return *(volatile uint64_t *)p;
-	}
+	return host_load(p, size);
 }
 
 static inline __attribute__((always_inline)) void rmw_store(struct cpu *c, void *p, gva_t va,
@@ -51,20 +42,7 @@ static inline __attribute__((always_inline)) void rmw_store(struct cpu *c, void 
 		mmu_store(c, va, size, v, seg);
 		return;
 	}
-	switch (size) {
-	case 1:
-		*(volatile uint8_t *)p = v;
-		break;
-	case 2:
-		*(volatile uint16_t *)p = v;
-		break;
-	case 4:
-		*(volatile uint32_t *)p = v;
-		break;
-	default:
-		*(volatile uint64_t *)p = v;
-		break;
-	}
+	host_store(p, size, v);
 	access_check_code(c, (uintptr_t)p);
 }
 

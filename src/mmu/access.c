@@ -3,6 +3,7 @@
  * alignment checks and data breakpoints.
  */
 #include <string.h>
+#include "mmu/host.h"
 #include "mmu/tlb.h"
 
 /* One access cut at the page boundary. */
@@ -126,39 +127,6 @@ static void piece_write(struct cpu *c, const struct piece *p, const uint8_t *buf
 	} else {
 		for (unsigned n = 0; n < p->len; n++)
 			device_write(c, p->gpa + n, 1, buf[n]);
-	}
-}
-
-/* Aligned accesses must be single host accesses; memcpy of a variable length promises nothing. */
-static uint64_t host_load(const uint8_t *host, unsigned size)
-{
-	switch (size) {
-	case 1:
-		return *(const volatile uint8_t *)host;
-	case 2:
-		return *(const volatile uint16_t *)host;
-	case 4:
-		return *(const volatile uint32_t *)host;
-	default:
-		return *(const volatile uint64_t *)host;
-	}
-}
-
-static void host_store(uint8_t *host, unsigned size, uint64_t value)
-{
-	switch (size) {
-	case 1:
-		*(volatile uint8_t *)host = value;
-		break;
-	case 2:
-		*(volatile uint16_t *)host = value;
-		break;
-	case 4:
-		*(volatile uint32_t *)host = value;
-		break;
-	default:
-		*(volatile uint64_t *)host = value;
-		break;
 	}
 }
 
