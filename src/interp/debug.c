@@ -3,6 +3,7 @@
 
 #include "cpu/msr.h"
 #include "interp/access.h"
+#include "interp/state.h"
 
 enum { BREAK_EXECUTE, BREAK_WRITE, BREAK_IO, BREAK_ACCESS };
 
@@ -63,13 +64,22 @@ void debug_before_insn(struct cpu *c)
 	if (hit)
 		raise_debug(c, hit);
 	c->rflags &= ~RFLAGS_RF;
+	c->interp->traced_from = c->rip;
+}
+
+/* With DEBUGCTL.BTF, TF traps on taken branches only (SDM 3B 17.4.3). */
+static bool step_is_due(const struct cpu *c)
+{
+	const struct interp *in = c->interp;
+
+	return !(c->msr.debugctl & DEBUGCTL_BTF) || c->rip != in->traced_from + in->one.len;
 }
 
 /* MOV SS and POP SS hold traps off for one instruction as they do interrupts: what was hit stays
  * pending. */
 void debug_after_insn(struct cpu *c, bool tf)
 {
-	if (tf)
+	if (tf && step_is_due(c))
 		c->db_pending |= DR6_BS;
 	if (c->db_pending && !c->shadow)
 		raise_debug(c, c->db_pending);

@@ -9,6 +9,7 @@
  */
 #include "interp/access.h"
 #include "interp/segment.h"
+#include "interp/state.h"
 #include "cpu/msr.h"
 
 #define ERR_IDT 2u /* the error code's index refers to the IDT */
@@ -283,6 +284,7 @@ void event_deliver(struct cpu *c, unsigned vector, bool has_error, uint32_t erro
 		.vector = vector, .has_error = has_error, .error = error, .kind = kind
 	};
 
+	c->interp->soft_event = kind == EVENT_SOFT || kind == EVENT_SOFT_INT1;
 	if (kind == EVENT_FAULT && c->delivering >= 0)
 		escalate(c, &ev);
 	c->delivering = delivering_class(&ev);

@@ -1,5 +1,6 @@
 /* IRET in all its cases (SDM 2A IRET/IRETD/IRETQ; 3A 6.14.3, 20.2.2). */
 #include "interp/access.h"
+#include "interp/debug.h"
 #include "interp/far.h"
 #include "interp/segment.h"
 
@@ -193,4 +194,7 @@ void op_iret(struct cpu *c, const struct insn *i)
 	else
 		iret_protected(c, i->opsize);
 	c->nmi_masked = false;
+	/* RF would end with the next instruction; without breakpoints it means nothing. */
+	if (!(c->dr7 & DR7_ACTIVE))
+		c->rflags &= ~RFLAGS_RF;
 }

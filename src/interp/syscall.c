@@ -7,6 +7,7 @@
 #include "interp/access.h"
 #include "interp/far.h"
 #include "interp/segment.h"
+#include "interp/state.h"
 
 #define DPL3 (3u << 5)
 /* RFLAGS bits that SYSRET takes from R11 (SDM 2B SYSRET): all defined ones but RF and VM. */
@@ -32,6 +33,7 @@ void op_syscall(struct cpu *c, const struct insn *i)
 	if (lm) {
 		flags = cpu_get_rflags(c) & ~RFLAGS_RF;
 		c->r11 = flags;
+		c->interp->soft_event = c->msr.fmask & RFLAGS_TF; /* then no single-step trap */
 		cpu_set_rflags(c, flags & ~c->msr.fmask);
 		target = c->mode == MODE_64 ? c->msr.lstar : c->msr.cstar;
 	} else {
