@@ -50,10 +50,10 @@ apt_get() {
 missing_packages() {
 	local installed p
 
-	installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null |
-		sed -n 's/^installed //p')
+	# Status 1 only means that some are unknown.
+	installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null || true)
 	for p in "$@"; do
-		grep -qxF "$p" <<<"$installed" || printf '%s\n' "$p"
+		grep -qxF "installed $p" <<<"$installed" || printf '%s\n' "$p"
 	done
 }
 
