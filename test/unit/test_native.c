@@ -929,6 +929,64 @@ static void test_refusals(void **state)
 	cpu = saved;
 }
 
+/* ---- what the host cannot be asked: protection keys, supervisor forms, instruction pointers ----
+ */
+
+static int run_bytes(const char *bytes, unsigned size)
+{
+	uint8_t code[16] = { 0 };
+	ZydisDecodedInstruction z;
+	struct insn i;
+
+	memcpy(code, bytes, size);
+	assert_true(decode_one(code, sizeof(code), &z, &i));
+	return our_run(&i);
+}
+
+/* Compacted, PKRU takes AVX's place when AVX is not asked for (SDM 1 13.4.3). */
+static void test_pkru(void **state)
+{
+	const struct cpu saved = cpu;
+	uint64_t header[2], pkru;
+
+	random_state(false);
+	cpu.xcr0 |= XCR0_PKRU;
+	cpu.cpl = 0;
+	cpu.rsi = (uintptr_t)memory;
+	cpu.rax = XCR0_SSE | XCR0_PKRU;
+	cpu.rdx = 0;
+	cpu.pkru = 0x55555554;
+	assert_int_equal(run_bytes("\x48\x0f\xc7\x2e", 4), NO_FAULT); /* xsaves64 [rsi] */
+	memcpy(header, memory + 512, sizeof(header));
+	memcpy(&pkru, memory + 576, 8);
+	assert_int_equal(header[0], XCR0_SSE | XCR0_PKRU);
+	assert_int_equal(header[1], BIT(63) | XCR0_SSE | XCR0_PKRU);
+	assert_int_equal(pkru, 0x55555554);
+	memset(memory + 528, 0, 48);
+	cpu.pkru = 0;
+	assert_int_equal(run_bytes("\x48\x0f\xc7\x1e", 4), NO_FAULT); /* xrstors64 [rsi] */
+	assert_int_equal(cpu.pkru, 0x55555554);
+	cpu.cpl = 3;
+	assert_int_equal(run_bytes("\x48\x0f\xc7\x1e", 4), EXC_GP);
+	assert_int_equal(run_bytes("\x48\x0f\xae\x26", 4), NO_FAULT); /* xsave64 [rsi] */
+	memcpy(&pkru, memory + 832, 8);
+	assert_int_equal(pkru, 0x55555554);
+	cpu = saved;
+}
+
+static void test_pointers(void **state)
+{
+	const struct cpu saved = cpu;
+
+	random_state(false);
+	*fpu_fsw(&cpu) = 0;
+	cpu.rsi = (uintptr_t)memory;
+	assert_int_equal(run_bytes("\xdc\x46\x08", 3), NO_FAULT); /* fadd qword [rsi+8] */
+	assert_int_equal(fpu_pointers(&cpu)->ip, 0x1000);
+	assert_int_equal(fpu_pointers(&cpu)->dp, cpu.rsi + 8);
+	cpu = saved;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -937,6 +995,7 @@ int main(void)
 		cmocka_unit_test(test_vex_unmasked),  cmocka_unit_test(test_x87_unmasked),
 		cmocka_unit_test(test_gather),        cmocka_unit_test(test_save),
 		cmocka_unit_test(test_save_unmasked), cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_pkru),          cmocka_unit_test(test_pointers),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
