@@ -12,6 +12,7 @@
  *
  * Memory is an arena that is handed out upwards and dropped whole when full.
  */
+#include <emmintrin.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,7 +58,7 @@ static inline uint64_t word(const uint8_t *p)
 }
 
 /* Equality of n bytes without reading beyond them, by words that overlap at the end. */
-static inline bool same_code(const uint8_t *a, const uint8_t *b, unsigned n)
+static bool same_bytes(const uint8_t *a, const uint8_t *b, unsigned n)
 {
 	unsigned k;
 
@@ -71,6 +72,23 @@ static inline bool same_code(const uint8_t *a, const uint8_t *b, unsigned n)
 		if (word(a + k) != word(b + k))
 			return false;
 	return word(a + n - 8) == word(b + n - 8);
+}
+
+/* Bit n set: byte n of the 16 at a and b differ. */
+static inline uint32_t differing(const uint8_t *a, const uint8_t *b)
+{
+	__m128i eq = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)a),
+				    _mm_loadu_si128((const __m128i *)b));
+
+	return (uint32_t)_mm_movemask_epi8(eq) ^ 0xffff;
+}
+
+/* Most blocks are short and not at a page's end: two vectors and a mask, without a loop to mispredict. */
+static inline bool same_code(const struct block *b, const uint8_t *host)
+{
+	if (unlikely(b->bytes > 32 || ((uintptr_t)host & ~PAGE_MASK) > PAGE_SIZE - 32))
+		return same_bytes(b->code, host, b->bytes);
+	return !((differing(b->code, host) | differing(b->code + 16, host + 16) << 16) & b->mask);
 }
 
 static inline struct block **bucket_of(struct block_cache *b, uintptr_t host, unsigned mode)
@@ -109,7 +127,7 @@ static void decode_block(struct cpu *c, struct block *b, const uint8_t *host, en
 	}
 }
 
-static struct block *new_block(struct cpu *c, const uint8_t *host, enum cpu_mode mode)
+static __attribute__((noinline)) struct block *new_block(struct cpu *c, const uint8_t *host, enum cpu_mode mode)
 {
 	struct block_cache *cache = &c->interp->blocks;
 	const size_t most = sizeof(struct block) + BLOCK_MAX_INSNS * sizeof(struct insn);
@@ -126,6 +144,7 @@ static struct block *new_block(struct cpu *c, const uint8_t *host, enum cpu_mode
 	} while (c->interp->flush); /* decoding itself may have dropped what blocks refer to */
 	if (!b->nr)
 		return NULL;
+	b->mask = b->bytes < 32 ? (1u << b->bytes) - 1 : ~0u;
 	cache->used += sizeof(*b) + b->nr * sizeof(struct insn);
 	c->stats.blocks++;
 	head = bucket_of(cache, b->host, mode);
@@ -141,7 +160,7 @@ struct block *block_find(struct cpu *c, const uint8_t *host, unsigned mode)
 	for (struct block *b = *head; b; b = b->next) {
 		if (b->host != (uintptr_t)host || b->mode != mode)
 			continue;
-		if (likely(same_code(b->code, host, b->bytes)))
+		if (likely(same_code(b, host)))
 			return b;
 		unlink_block(head, b);
 		break;

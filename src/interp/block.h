@@ -17,6 +17,7 @@ struct block {
 	uint8_t mode;
 	uint8_t nr;
 	uint16_t bytes;
+	uint32_t mask; /* of the first 32 bytes, those that belong to it */
 	uint8_t code[BLOCK_MAX_BYTES]; /* as they were when decoded */
 	struct insn insn[];
 };
