@@ -130,6 +130,7 @@ static const struct feature features[] = {
 	{ 0x80000008, 0, EBX, 15, AMD, "stibp" },
 	{ 0x80000008, 0, EBX, 17, AMD, "stibp always on" },
 	{ 0x80000008, 0, EBX, 26, AMD, "ssb_no: no speculative store bypass" },
+	{ 0x80000008, 0, EBX, 27, AMD, "cppc: the one level there is; Linux misses it on Zen 5" },
 	{ 0x80000008, 0, EBX, 29, AMD, "btc_no: no branch type confusion (retbleed)" },
 
 	{ 0x80000021, 0, EAX, 2, AMD, "lfence serialises" },

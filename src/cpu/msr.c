@@ -141,12 +141,13 @@ static enum msr_result write_ignored(struct cpu *c, uint32_t index, uint64_t val
 #define CPU(member)   .offset = offsetof(struct cpu, member)
 #define PHYS_MASK     (BIT(CPUID_PHYS_BITS) - 1)
 #define ALL_BITS      UINT64_MAX
-#define MTRR_CAP      0x508   /* 8 variable ranges, fixed ranges, write combining */
-#define SPEC_CTRL_ALL 0x7     /* IBRS, STIBP, SSBD */
-#define FEAT_LOCKED   1       /* IA32_FEATURE_CONTROL: locked, VMX off */
-#define HWCR_TSC_P0   BIT(24) /* TscFreqSel: the TSC counts at the P0 frequency */
-#define DE_CFG_LFENCE BIT(1)  /* LFENCE serialises */
-#define VM_CR_LOCKED  0x18    /* SVMDIS and LOCK */
+#define MTRR_CAP      0x508      /* 8 variable ranges, fixed ranges, write combining */
+#define SPEC_CTRL_ALL 0x7        /* IBRS, STIBP, SSBD */
+#define FEAT_LOCKED   1          /* IA32_FEATURE_CONTROL: locked, VMX off */
+#define HWCR_TSC_P0   BIT(24)    /* TscFreqSel: the TSC counts at the P0 frequency */
+#define DE_CFG_LFENCE BIT(1)     /* LFENCE serialises */
+#define VM_CR_LOCKED  0x18       /* SVMDIS and LOCK */
+#define CPPC_LEVELS   0x64646464 /* highest, nominal, lowest of any use, lowest: all the same */
 
 /*
  * IA32_ARCH_CAPABILITIES (SDM 4): no guest instruction runs speculatively on guest-chosen paths,
@@ -229,6 +230,11 @@ static const struct msr_row msr_table[] = {
 	{ 0xc0010114, 1, "VM_CR", .kind = FIXED, .vendor = AMD, .value = VM_CR_LOCKED },
 	{ 0xc0010117, 1, "VM_HSAVE_PA", .kind = FIXED, .vendor = AMD },
 	{ 0xc0010140, 2, "OSVW", .kind = RDONLY, .vendor = AMD },
+	{ 0xc00102b0, 1, "CPPC_CAPABILITY_1", .kind = RDONLY, .vendor = AMD, .value = CPPC_LEVELS },
+	{ 0xc00102b1, 1, "CPPC_ENABLE", .kind = FIXED, .vendor = AMD },
+	{ 0xc00102b2, 1, "CPPC_CAPABILITY_2", .kind = RDONLY, .vendor = AMD, .value = CPPC_LEVELS },
+	{ 0xc00102b3, 1, "CPPC_REQUEST", .kind = FIXED, .vendor = AMD },
+	{ 0xc00102b4, 1, "CPPC_STATUS", .kind = RDONLY, .vendor = AMD },
 	{ 0xc0011020, 4, "LS_CFG", .kind = FIXED, .vendor = AMD }, /* to BU_CFG2 */
 	{ 0xc0011029, 1, "DE_CFG", .kind = FIXED, .vendor = AMD, .value = DE_CFG_LFENCE },
 	{ 0xc001102a, 1, "BU_CFG2", .kind = FIXED, .vendor = AMD },
