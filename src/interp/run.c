@@ -252,14 +252,16 @@ static void execute_one(struct cpu *c)
 	wrap_rip(c);
 }
 
-/* One instruction with everything that TF and the debug registers ask for. */
+/* One instruction with everything that TF and the debug registers ask for. INT n and its like clear
+ * TF in delivery and are not followed by a single-step trap (SDM 3B 17.3.2). */
 static void execute_traced(struct cpu *c)
 {
 	bool tf = c->rflags & RFLAGS_TF;
 
 	debug_before_insn(c);
+	c->interp->soft_event = false;
 	execute_one(c);
-	debug_after_insn(c, tf);
+	debug_after_insn(c, tf && !c->interp->soft_event);
 }
 
 static void execute_block(struct cpu *c, struct block *b, const uint8_t *host)

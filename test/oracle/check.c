@@ -213,6 +213,21 @@ static bool reduce_to(struct oracle_check *k, const struct oracle_sequence *seq,
 	return diff && report_single(k, seq, n, x, y, diff);
 }
 
+/* The prefixes agree with breakpoints in between, the sequence does not without, or only in its
+ * batch. */
+static void report_whole(struct oracle_check *k, const struct oracle_batch *b,
+                         const struct oracle_sequence *seq, unsigned i)
+{
+	const struct oracle_outcome *x = &k->native_out, *y = &k->engine_out;
+
+	k->differences++;
+	printf("difference %lu, only without breakpoints:\n", k->differences);
+	print_sequence(k, seq, b->in[i].rip);
+	print_inputs(&b->in[i]);
+	oracle_print_difference(&x->out[i], &x->memory[i], &y->out[i], &y->memory[i],
+	                        undefined_at(seq, index_of(seq, b->in[i].rip, &x->out[i])));
+}
+
 static bool examine(struct oracle_check *k, const struct oracle_batch *b,
                     const struct oracle_sequence *seq, unsigned i)
 {
@@ -238,10 +253,7 @@ static bool examine(struct oracle_check *k, const struct oracle_batch *b,
 		}
 		return true;
 	}
-	/* The prefixes agree with breakpoints in between, the whole does not without. */
-	k->differences++;
-	printf("difference %lu, only without breakpoints:\n", k->differences);
-	print_sequence(k, seq, start);
+	report_whole(k, b, seq, i);
 	return true;
 }
 
@@ -272,6 +284,10 @@ bool check_batch(struct oracle_check *k, const struct oracle_batch *b,
 		count_insns(k, &seq[i], index_of(&seq[i], b->in[i].rip, out));
 		if (compare(&seq[i], b->in[i].rip, x, y, i))
 			differing |= BIT(i);
+	}
+	if (differing) {
+		k->native_out = *x;
+		k->engine_out = *y;
 	}
 	for (unsigned i = 0; i < b->nr; i++)
 		if (differing >> i & 1 && !examine(k, b, &seq[i], i))

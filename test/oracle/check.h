@@ -13,8 +13,9 @@ struct oracle_check {
 	unsigned max_per_mnemonic;
 	uint64_t insns[CLASS_COUNT]; /* executed */
 	uint64_t cases, faults, differences, excused, dropped;
-	uint32_t seen[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* differences by mnemonic */
-	struct oracle_batch scratch;                 /* for reduction */
+	uint32_t seen[ZYDIS_MNEMONIC_MAX_VALUE + 1];  /* differences by mnemonic */
+	struct oracle_outcome native_out, engine_out; /* of the batch with a difference */
+	struct oracle_batch scratch;                  /* for reduction */
 };
 
 void check_init(struct oracle_check *k, struct oracle_side *native, struct oracle_side *engine);

@@ -109,8 +109,7 @@ unsigned oracle_compare(const struct oracle_state *a, const struct oracle_memory
  */
 const char *oracle_excuse(const struct oracle_state *in, const ZydisDecodedInstruction *z,
                           const ZydisDecodedOperand *op, unsigned diff,
-                          const struct oracle_state *native,
-			  const struct oracle_state *engine)
+                          const struct oracle_state *native, const struct oracle_state *engine)
 {
 	switch (z->mnemonic) {
 	case ZYDIS_MNEMONIC_BSF:
@@ -127,6 +126,15 @@ const char *oracle_excuse(const struct oracle_state *in, const ZydisDecodedInstr
 		if (op[0].size == 16)
 			return "BSWAP of 16 bits is undefined (SDM 2A)";
 		break;
+	case ZYDIS_MNEMONIC_FLDENV:
+	case ZYDIS_MNEMONIC_FRSTOR:
+		if (diff == DIFF_EXCEPTION && native->vector == EXC_PF && engine->vector == EXC_PF)
+			return "which of the bytes that are not mapped CR2 names";
+		break;
+	case ZYDIS_MNEMONIC_MASKMOVQ:
+		if (diff == DIFF_X87 && native->vector != EXC_BP)
+			return "MASKMOVQ: AMD enters MMX state before it faults";
+		break;
 	case ZYDIS_MNEMONIC_LDMXCSR:
 	case ZYDIS_MNEMONIC_FXRSTOR:
 	case ZYDIS_MNEMONIC_FXRSTOR64:
@@ -138,9 +146,6 @@ const char *oracle_excuse(const struct oracle_state *in, const ZydisDecodedInstr
 	}
 	if (in->rflags & RFLAGS_AC && (native->vector == EXC_AC || engine->vector == EXC_AC))
 		return "alignment checks: order against page faults, and operands beyond 8 bytes";
-	if (native->vector == EXC_PF && engine->vector == EXC_PF && op[0].size > 256 &&
-	    diff == DIFF_EXCEPTION)
-		return "operands beyond 32 bytes: which of the bytes not mapped is named in CR2";
 	if (z->meta.category == ZYDIS_CATEGORY_AVX2GATHER && native->vector == EXC_PF &&
 	    !(diff & ~(DIFF_SSE | DIFF_EXCEPTION)))
 		return "gather: elements beyond the faulting one may be done or not (SDM 2C)";

@@ -388,6 +388,9 @@ static bool is_allowed(struct oracle_rng *r, const struct candidate *c)
 	/* PREFETCHW of a register is #UD on AMD, a NOP on Intel. */
 	if (z->opcode == 0x0d && z->opcode_map == ZYDIS_OPCODE_MAP_0F && z->raw.modrm.mod == 3)
 		return false;
+	/* With REX.B, AMD executes F3 90 as XCHG of R8, Intel as PAUSE. */
+	if (z->mnemonic == ZYDIS_MNEMONIC_PAUSE && z->raw.rex.B)
+		return false;
 	if (z->meta.category == ZYDIS_CATEGORY_AVX2GATHER)
 		return rng_chance(r, 20);
 	return true;

@@ -154,8 +154,7 @@ unsigned oracle_compare(const struct oracle_state *a, const struct oracle_memory
 /* Why the difference of one instruction is allowed, or NULL. */
 const char *oracle_excuse(const struct oracle_state *in, const ZydisDecodedInstruction *z,
                           const ZydisDecodedOperand *op, unsigned diff,
-                          const struct oracle_state *native,
-			  const struct oracle_state *engine);
+                          const struct oracle_state *native, const struct oracle_state *engine);
 void oracle_print_difference(const struct oracle_state *a, const struct oracle_memory *ma,
                              const struct oracle_state *b, const struct oracle_memory *mb,
                              uint32_t undefined);

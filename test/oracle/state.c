@@ -202,7 +202,7 @@ void oracle_random_state(struct oracle_rng *r, struct oracle_state *s)
 	s->rflags = RFLAGS_1 | RFLAGS_IF | (rng_next(r) & RFLAGS_ARITH);
 	if (rng_chance(r, 10))
 		s->rflags |= RFLAGS_DF;
-	if (rng_chance(r, 2))
+	if (rng_chance(r, 1))
 		s->rflags |= RFLAGS_AC;
 	if (rng_chance(r, 5))
 		s->rflags |= rng_next(r) & (RFLAGS_ID | RFLAGS_NT);
