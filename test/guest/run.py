@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Runs tiny guests on Trapeze, or on QEMU to see whether a guest itself is right.
+
+A guest passes when it ends with the status that it should and prints no "not ok".
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+
+PASS = 33  # (EXIT_PASS << 1) | 1, see runtime/layout.h
+TIMEOUT_S = 60
+
+# What differs from the default: one vCPU, 128 MiB, status PASS, no further options.
+#   vcpus, memory, status    of the machine
+#   trapeze, qemu            further options of each
+#   runs                     instead of one run: a list of such tables
+#   qemu_status              where QEMU's end differs from Trapeze's
+#   qemu_fails               {check: why QEMU is not the reference there}
+#   qemu_skip                why the guest cannot run under QEMU
+GUESTS = {
+}
+
+
+def trapeze_command(options, guest, image):
+    return [options.trapeze, "run", "--kernel", image, "--timeout", str(TIMEOUT_S),
+            "--vcpus", str(guest.get("vcpus", 1)), "--memory", f"{guest.get('memory', 128)}M",
+            "--engine", options.engine] + guest.get("trapeze", [])
+
+
+def qemu_command(guest, image):
+    return ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-M", "pc", "-kernel", image,
+            "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-debugcon", "stdio",
+            "-serial", "none", "-monitor", "none", "-display", "none", "-no-reboot", "-m",
+            str(guest.get("memory", 128)), "-smp", str(guest.get("vcpus", 1))] + guest.get("qemu", [])
+
+
+def run(command):
+    """Exit status (None: timeout) and output."""
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=errors)
+        try:
+            output, _ = process.communicate(timeout=TIMEOUT_S)
+            status = process.returncode
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+            status = None
+        errors.seek(0)
+        return status, output.decode(errors="replace"), errors.read().decode(errors="replace")
+
+
+def failed_checks(output):
+    lines = (line.strip() for line in output.splitlines())
+    return [line.split(" - ", 1)[-1] for line in lines if line.startswith("not ok")]
+
+
+def judge(options, guest, status, output):
+    """A list of complaints, empty when the guest passed."""
+    failed = failed_checks(output)
+    expected = guest.get("status", PASS)
+    if options.qemu:
+        known = guest.get("qemu_fails", {})
+        expected = guest.get("qemu_status", expected)
+        # A guest that only fails known checks ends with its own idea of failure.
+        if failed and all(name in known for name in failed):
+            return []
+    complaints = [f"failed: {name}" for name in failed]
+    if status is None:
+        complaints.append(f"still running after {TIMEOUT_S} s")
+    elif status != expected:
+        complaints.append(f"status {status}, expected {expected}")
+    return complaints
+
+
+def run_guest(options, image):
+    name = os.path.basename(image).split(".")[0]
+    table = GUESTS.get(name, {})
+    passed = True
+    for guest in table.get("runs", [table]):
+        if options.qemu and "qemu_skip" in guest:
+            print(f"{name}: skipped: {guest['qemu_skip']}")
+            continue
+        command = qemu_command(guest, image) if options.qemu else \
+            trapeze_command(options, guest, image)
+        status, output, errors = run(command)
+        complaints = judge(options, guest, status, output)
+        if complaints or options.verbose:
+            sys.stdout.write(output)
+            sys.stdout.write(errors)
+        for complaint in complaints:
+            print(f"{name}: {complaint}")
+        passed = passed and not complaints
+    print(f"{name}: {'passed' if passed else 'FAILED'}")
+    return passed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trapeze", default="trapeze", help="the program under test")
+    parser.add_argument("--engine", default="interp")
+    parser.add_argument("--qemu", action="store_true", help="use QEMU instead")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print output in any case")
+    parser.add_argument("image", nargs="+")
+    options = parser.parse_args()
+    results = [run_guest(options, image) for image in options.image]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
