@@ -217,7 +217,7 @@ static void far_call(struct cpu *c, uint16_t sel, uint64_t rip, unsigned size)
 	code_enter(c, &t.cs, t.rip, t.cpl);
 }
 
-static uint16_t load_far_pointer(struct cpu *c, const struct insn *i, uint64_t *off)
+uint16_t far_load_pointer(struct cpu *c, const struct insn *i, uint64_t *off)
 {
 	gva_t va = access_ea(c, i, i->opsize + 2u, false);
 
@@ -233,7 +233,7 @@ static void op_jmp_far(struct cpu *c, const struct insn *i)
 static void op_jmp_far_mem(struct cpu *c, const struct insn *i)
 {
 	uint64_t off;
-	uint16_t sel = load_far_pointer(c, i, &off);
+	uint16_t sel = far_load_pointer(c, i, &off);
 
 	far_jump(c, sel, off);
 }
@@ -246,7 +246,7 @@ static void op_call_far(struct cpu *c, const struct insn *i)
 static void op_call_far_mem(struct cpu *c, const struct insn *i)
 {
 	uint64_t off;
-	uint16_t sel = load_far_pointer(c, i, &off);
+	uint16_t sel = far_load_pointer(c, i, &off);
 
 	far_call(c, sel, off, i->opsize);
 }
@@ -353,106 +353,6 @@ static void op_into(struct cpu *c, const struct insn *i)
 		event_deliver(c, EXC_OF, false, 0, EVENT_SOFT);
 }
 
-/* LDS, LES, LFS, LGS, LSS: aux is the segment. */
-static void op_load_far(struct cpu *c, const struct insn *i)
-{
-	uint64_t off;
-	uint16_t sel = load_far_pointer(c, i, &off);
-
-	segment_load(c, i->aux, sel);
-	reg_set(c, i->dst, i->opsize, off);
-}
-
-static insn_fn pick_load_far(const struct op_decode *d, struct insn *i)
-{
-	switch (d->z->mnemonic) {
-	case ZYDIS_MNEMONIC_LDS:
-		i->aux = SEG_DS;
-		break;
-	case ZYDIS_MNEMONIC_LES:
-		i->aux = SEG_ES;
-		break;
-	case ZYDIS_MNEMONIC_LFS:
-		i->aux = SEG_FS;
-		break;
-	case ZYDIS_MNEMONIC_LGS:
-		i->aux = SEG_GS;
-		break;
-	default:
-		i->aux = SEG_SS;
-		break;
-	}
-	return i->flags & INSN_MEM ? op_load_far : NULL;
-}
-
-/* MOV to a segment register. Loading SS holds off interrupts for one instruction (SDM 3A 6.8.3). */
-static void op_mov_to_seg(struct cpu *c, const struct insn *i)
-{
-	uint16_t sel;
-
-	if (i->flags & INSN_MEM)
-		sel = load16(c, access_ea(c, i, 2, false), i->seg);
-	else
-		sel = (uint16_t)c->gpr[i->src];
-	segment_load(c, i->dst, sel);
-	if (i->dst == SEG_SS)
-		c->shadow = true;
-}
-
-static void op_mov_from_seg(struct cpu *c, const struct insn *i)
-{
-	if (i->flags & INSN_MEM)
-		store16(c, access_ea(c, i, 2, true), c->seg[i->src].sel, i->seg);
-	else
-		reg_set(c, i->dst, i->opsize, c->seg[i->src].sel);
-}
-
-static void op_push_seg(struct cpu *c, const struct insn *i)
-{
-	stack_push(c, i->opsize, c->seg[i->dst].sel);
-}
-
-/* RSP moves as the old SS says, even when SS itself is popped. */
-static void op_pop_seg(struct cpu *c, const struct insn *i)
-{
-	uint16_t sel = (uint16_t)stack_peek(c, 0, i->opsize);
-	uint64_t before = c->rsp, after;
-
-	stack_add(c, i->opsize);
-	after = c->rsp;
-	c->rsp = before;
-	segment_load(c, i->dst, sel);
-	c->rsp = after;
-	if (i->dst == SEG_SS)
-		c->shadow = true;
-}
-
-static bool is_segment(const ZydisDecodedOperand *op)
-{
-	return op->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-	       ZydisRegisterGetClass(op->reg.value) == ZYDIS_REGCLASS_SEGMENT;
-}
-
-insn_fn segment_pick(const struct op_decode *d, struct insn *i)
-{
-	bool first = is_segment(&d->op[0]);
-
-	if (!first && (d->z->mnemonic != ZYDIS_MNEMONIC_MOV || !is_segment(&d->op[1])))
-		return NULL;
-	if (first && d->z->mnemonic != ZYDIS_MNEMONIC_PUSH)
-		i->flags |= INSN_END;
-	switch (d->z->mnemonic) {
-	case ZYDIS_MNEMONIC_PUSH:
-		return op_push_seg;
-	case ZYDIS_MNEMONIC_POP:
-		return op_pop_seg;
-	default:
-		if (!first && !(i->flags & INSN_MEM))
-			i->opsize = (uint8_t)(d->op[0].size / 8);
-		return first ? op_mov_to_seg : op_mov_from_seg;
-	}
-}
-
 static bool is_far(const struct op_decode *d)
 {
 	return d->z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
@@ -496,11 +396,11 @@ const struct op_row ops_far[] = {
 	{ ZYDIS_MNEMONIC_IRET, INSN_END, op_iret, NULL },
 	{ ZYDIS_MNEMONIC_IRETD, INSN_END, op_iret, NULL },
 	{ ZYDIS_MNEMONIC_IRETQ, INSN_END, op_iret, NULL },
-	{ ZYDIS_MNEMONIC_LDS, INSN_END, NULL, pick_load_far },
-	{ ZYDIS_MNEMONIC_LES, INSN_END, NULL, pick_load_far },
-	{ ZYDIS_MNEMONIC_LFS, INSN_END, NULL, pick_load_far },
-	{ ZYDIS_MNEMONIC_LGS, INSN_END, NULL, pick_load_far },
-	{ ZYDIS_MNEMONIC_LSS, INSN_END, NULL, pick_load_far },
+	{ ZYDIS_MNEMONIC_LDS, INSN_END, NULL, segment_pick_far },
+	{ ZYDIS_MNEMONIC_LES, INSN_END, NULL, segment_pick_far },
+	{ ZYDIS_MNEMONIC_LFS, INSN_END, NULL, segment_pick_far },
+	{ ZYDIS_MNEMONIC_LGS, INSN_END, NULL, segment_pick_far },
+	{ ZYDIS_MNEMONIC_LSS, INSN_END, NULL, segment_pick_far },
 	{ ZYDIS_MNEMONIC_SYSCALL, INSN_END, op_syscall, NULL },
 	{ ZYDIS_MNEMONIC_SYSRET, INSN_END, op_sysret, NULL },
 	{ ZYDIS_MNEMONIC_SYSENTER, INSN_END, op_sysenter, NULL },

@@ -13,7 +13,11 @@ insn_fn far_pick(const struct op_decode *d, struct insn *i);
 /* By mnemonic, for far_pick(). */
 insn_fn segment_pick(const struct op_decode *d,
                      struct insn *i); /* MOV, PUSH, POP of a segment register */
-insn_fn crmove_pick(const struct op_decode *d, struct insn *i); /* MOV of CRn and DRn */
+insn_fn segment_pick_far(const struct op_decode *d, struct insn *i); /* LDS, LES, LFS, LGS, LSS */
+insn_fn crmove_pick(const struct op_decode *d, struct insn *i);      /* MOV of CRn and DRn */
+
+/* The selector of the far pointer in memory that i names; its offset goes to *off. */
+uint16_t far_load_pointer(struct cpu *c, const struct insn *i, uint64_t *off);
 
 /* The software interrupts and returns that ops_far lists. */
 void op_iret(struct cpu *c, const struct insn *i);
