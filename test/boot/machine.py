@@ -19,6 +19,7 @@ class Machine:
         self.master = self.slave = None
         if terminal:
             self.master, self.slave = pty.openpty()
+            self.mode_before = self.terminal_mode()
             self.process = subprocess.Popen(
                 command, stdin=self.slave, stdout=self.slave, stderr=subprocess.PIPE,
                 start_new_session=True,

@@ -81,7 +81,7 @@ def start_shell(start, *args):
 
 def test_shell(start, tmp_path):
     m = start_shell(start)
-    before_raw = m.terminal_mode()
+    raw = m.terminal_mode()
 
     m.send("echo $((6 * 7))\r")
     m.expect("\n42")
@@ -109,10 +109,11 @@ def test_shell(start, tmp_path):
     before = m.cpu_seconds()
     time.sleep(10)
     assert m.cpu_seconds() - before < 10 * 0.03
-    assert m.terminal_mode() == before_raw
+    assert m.terminal_mode() == raw != m.mode_before
 
     m.send("exit\r")
     assert m.wait(60) == 0
+    assert m.terminal_mode() == m.mode_before
 
 
 def test_kernel_panic_is_a_reboot(start):

@@ -16,42 +16,38 @@ NUMBERS = "".join(f"{n:06d}\r\n" for n in range(10000))
 
 def test_terminal_is_raw_and_restored(start, echo):
     m = start("--kernel", echo, terminal=True)
-    before = m.terminal_mode()
     m.expect("ready")
     assert not m.terminal_mode()[tty.LFLAG] & (termios.ICANON | termios.ECHO | termios.ISIG)
     m.send("Q")
     assert m.wait() == 0
-    assert m.terminal_mode() == before
+    assert m.terminal_mode() == m.mode_before
 
 
 @pytest.mark.parametrize("keys, status", [("\x01x", 0), ("R", 3), ("C", 2), ("D", 2), ("X", 33)])
 def test_terminal_is_restored_whatever_happens(start, echo, keys, status):
     m = start("--kernel", echo, "--exit-on-reboot", terminal=True)
-    before = m.terminal_mode()
     m.expect("ready")
     m.send(keys)
     assert m.wait() == status
-    assert m.terminal_mode() == before
+    assert m.terminal_mode() == m.mode_before
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT,
                                  signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
 def test_terminal_is_restored_after_signal(start, echo, sig):
     m = start("--kernel", echo, terminal=True)
-    before = m.terminal_mode()
     m.expect("ready")
     m.kill(sig)
     assert m.wait() == -sig
-    assert m.terminal_mode() == before
+    assert m.terminal_mode() == m.mode_before
 
 
 def test_terminal_is_handed_back_while_stopped(start, echo):
     m = start("--kernel", echo, terminal=True)
-    before = m.terminal_mode()
     m.expect("ready")
     raw = m.terminal_mode()
     m.kill(signal.SIGTSTP)
-    wait_until(lambda: m.terminal_mode() == before)
+    wait_until(lambda: m.terminal_mode() == m.mode_before)
     m.kill(signal.SIGCONT)
     wait_until(lambda: m.terminal_mode() == raw)
     m.send("abc")
@@ -128,14 +124,13 @@ def test_slow_reader_loses_nothing(start, echo):
 
 def test_flood_can_be_ended(start, echo):
     m = start("--kernel", echo, terminal=True)
-    before = m.terminal_mode()
     m.expect("ready")
     m.send("F")
     m.expect("ready\r\nready\r\n")
     time.sleep(1)  # nobody reads
     m.send("\x01x")
     assert m.wait() == 0
-    assert m.terminal_mode() == before
+    assert m.terminal_mode() == m.mode_before
 
 
 def test_file(start, echo, tmp_path):
