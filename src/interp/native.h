@@ -71,9 +71,9 @@ static inline const struct native_op *native_op(const struct insn *i)
 int native_new(struct cpu *c);
 void native_free(struct native *n);
 struct native_frame *native_frame(const struct cpu *c);
-/* Whether the guest's CPU has the instruction set extension. */
 /* Fills a table by ISA set from the CPUID model: native_pick.c. */
 void native_list_offers(const struct cpu *c, bool offers[ZYDIS_ISA_SET_MAX_VALUE + 1]);
+/* Whether the guest's CPU has the instruction set extension. */
 bool native_offers(const struct cpu *c, ZydisISASet set);
 /* The operation for a form, made when it is new; NULL when there is no room: use native_no_room. */
 const struct native_op *native_find(struct cpu *c, const struct native_form *f);
@@ -101,8 +101,7 @@ void native_avx_rr_rounding(struct cpu *c, const struct insn *i);
 void native_avx_rm_rounding(struct cpu *c, const struct insn *i);
 void native_any(struct cpu *c, const struct insn *i);
 
-/* native_pick.c, native_move.c, native_mask.c, native_x87.c: choose the routine of an instruction.
- */
+/* native_pick.c, native_move.c, native_mask.c, native_x87.c: choose an instruction's routine. */
 insn_fn native_pick_vector(const struct op_decode *d, struct insn *i);
 insn_fn native_pick_movsd(const struct op_decode *d, struct insn *i);
 insn_fn native_pick_cmpsd(const struct op_decode *d, struct insn *i);
@@ -124,6 +123,7 @@ static inline uint8_t *fpu_slot(struct cpu *c, unsigned slot)
 {
 	return c->fpu.area + FPU_ST + 16 * slot;
 }
+
 /* MMX instructions see the physical registers: TOP becomes 0 and all of them valid. */
 void native_enter_mmx(struct cpu *c);
 

@@ -27,13 +27,15 @@ static inline void run_x87(struct cpu *c, const struct insn *i, const struct nat
                            struct native_frame *f, void *mem)
 {
 	struct fpu_pointers p = *fpu_pointers(c);
+	uint16_t opcode = *fpu_fop(c);
 
 	op->code(f, mem, c->fpu.area, NULL, NULL, NULL);
 	p.ip = c->rip - i->len;
-	*fpu_pointers(c) = p;
-	leave_x87(c);
 	if (unlikely(fpu_pending(c)))
-		*fpu_fop(c) = (i->aux & 7) << 8 | i->aux2;
+		opcode = (i->aux & 7) << 8 | i->aux2;
+	*fpu_pointers(c) = p;
+	*fpu_fop(c) = opcode;
+	leave_x87(c);
 }
 
 static void x87_registers(struct cpu *c, const struct insn *i)

@@ -979,11 +979,19 @@ static void test_pointers(void **state)
 	const struct cpu saved = cpu;
 
 	random_state(false);
+	fpu_set_fcw(&cpu, FCW_INIT);
 	*fpu_fsw(&cpu) = 0;
 	cpu.rsi = (uintptr_t)memory;
 	assert_int_equal(run_bytes("\xdc\x46\x08", 3), NO_FAULT); /* fadd qword [rsi+8] */
 	assert_int_equal(fpu_pointers(&cpu)->ip, 0x1000);
 	assert_int_equal(fpu_pointers(&cpu)->dp, cpu.rsi + 8);
+	assert_int_equal(*fpu_fop(&cpu), 0);
+	fpu_set_fcw(&cpu, 0x340);
+	*fpu_fsw(&cpu) = 0;
+	*fpu_ftw(&cpu) = 0;
+	assert_int_equal(run_bytes("\xd8\xc1", 2), NO_FAULT); /* fadd st0, st1: stack underflow */
+	assert_true(*fpu_fsw(&cpu) & FSW_ES);
+	assert_int_equal(*fpu_fop(&cpu), 0x0c1);
 	cpu = saved;
 }
 
