@@ -36,6 +36,7 @@ _Noreturn void interp_leave(struct cpu *c)
 void interp_flush(struct cpu *c)
 {
 	c->interp->flush = true;
+	block_cache_flush(&c->interp->blocks); /* no block may be found until then */
 	memset(c->interp->crossing, 0, sizeof(c->interp->crossing));
 }
 
