@@ -113,8 +113,8 @@ void cpu_set_rflags(struct cpu *c, uint64_t value)
 }
 
 /* True when no access through the segment can fail a check: base 0, 4 GiB, expand-up, writable.
- * Real mode makes no type checks. CS passes when it can be read; decode.c refuses writes through
- * it. */
+ * Real mode makes no type checks. CS passes when it can be read; a write through it is still to be
+ * refused. */
 static bool segment_is_flat(const struct cpu *c, enum seg n)
 {
 	const struct segment *s = &c->seg[n];
