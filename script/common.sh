@@ -37,8 +37,10 @@ has_apt() {
 as_root() {
 	if [ "$(id -u)" -eq 0 ]; then
 		"$@"
-	else
+	elif command -v sudo >/dev/null; then
 		sudo "$@"
+	else
+		die "this needs root, and there is no sudo: $*"
 	fi
 }
 
@@ -70,7 +72,7 @@ install_packages() {
 	apt_get install --no-install-recommends "${missing[@]}" >/dev/null 2>&1 </dev/null &&
 		return 0
 	# A machine that never ran "apt-get update" knows no packages, or only old ones.
-	quietly apt_get update
+	quietly apt_get update || true
 	quietly apt_get install --no-install-recommends "${missing[@]}" ||
 		die "apt-get could not install ${missing[*]}"
 }
