@@ -56,10 +56,12 @@ static struct sse_image sse_image(const struct fpu *f)
 	return x;
 }
 
-/* Linux says "protection" for every fault in the kernel's half, mapped or not. */
+/* Linux says "protection" for every fault beyond what user space can map, mapped or not. */
+#define USER_END 0x7ffffffff000ull
+
 static uint32_t comparable_error(const struct oracle_state *s)
 {
-	return s->vector == EXC_PF && s->cr2 >> 63 ? s->error | 1 : s->error;
+	return s->vector == EXC_PF && s->cr2 >= USER_END ? s->error | 1 : s->error;
 }
 
 static bool has_error(unsigned vector)
@@ -130,6 +132,10 @@ const char *oracle_excuse(const struct oracle_state *in, const ZydisDecodedInstr
 	case ZYDIS_MNEMONIC_FRSTOR:
 		if (diff == DIFF_EXCEPTION && native->vector == EXC_PF && engine->vector == EXC_PF)
 			return "which of the bytes that are not mapped CR2 names";
+		break;
+	case ZYDIS_MNEMONIC_CALL:
+		if (diff == DIFF_EXCEPTION && native->vector != EXC_BP && engine->vector != EXC_BP)
+			return "CALL: AMD pushes before it looks at the target, Intel after";
 		break;
 	case ZYDIS_MNEMONIC_MASKMOVQ:
 		if (diff == DIFF_X87 && native->vector != EXC_BP)

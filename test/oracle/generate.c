@@ -116,6 +116,12 @@ static void put32(struct candidate *c, uint32_t v)
 	c->n += 4;
 }
 
+/* A displacement in bytes, that keeps alignment more often than not. */
+static uint32_t displacement(struct oracle_rng *r)
+{
+	return rng_chance(r, 70) ? (rng_below(r, 8) - 4) * 32 : rng_next(r) % 256 - 128;
+}
+
 static uint32_t data_address(struct oracle_rng *r)
 {
 	uint32_t align = rng_chance(r, 60) ? ~31u : ~0u;
@@ -136,43 +142,42 @@ static uint32_t data_address(struct oracle_rng *r)
  * halves of the register file are pointers (see state.c). */
 static void put_memory(struct oracle_rng *r, struct candidate *c, unsigned reg)
 {
-	static const uint8_t bases[] = { R_RBX, R_RBX, R_RSI, R_RDI, R_RBP };
+	static const uint8_t bases[] = { R_RBX, R_RSI, R_RDI, R_RBP };
 	unsigned base = bases[rng_below(r, ARRAY_SIZE(bases))];
 
-	switch (rng_below(r, 8)) {
-	case 0: /* relative to RIP: aimed once the length is known */
+	switch (rng_below(r, 32)) {
+	case 0 ... 3: /* relative to RIP: aimed once the length is known */
 		put(c, reg << 3 | 5);
 		put32(c, 0);
 		break;
-	case 1:
-	case 2: /* absolute */
+	case 4 ... 11: /* absolute */
 		put(c, reg << 3 | 4);
 		put(c, 0x25);
 		put32(c, data_address(r));
 		break;
-	case 3: /* base + index * scale + disp8 */
+	case 12 ... 14: /* base + index * scale + disp8 */
 		put(c, 0x40 | reg << 3 | 4);
 		put(c, rng_below(r, 4) << 6 | (rng_chance(r, 70) ? R_RCX : rng_below(r, 8)) << 3 |
 		               base);
-		put(c, rng_next(r));
+		put(c, displacement(r));
 		break;
-	case 4: /* base + disp32 */
+	case 15 ... 18: /* base + disp32 */
 		put(c, 0x80 | reg << 3 | base);
-		put32(c, rng_below(r, 512) - 256);
+		put32(c, displacement(r) * 2);
 		break;
-	case 5: /* [rsp + disp8] */
+	case 19 ... 22: /* [rsp + disp8] */
 		put(c, 0x40 | reg << 3 | 4);
 		put(c, 0x24);
-		put(c, rng_next(r));
+		put(c, displacement(r));
 		break;
-	case 6: /* anything at all */
+	case 23: /* anything at all */
 		put(c, rng_next(r) & 0x7f);
 		put32(c, rng_next(r));
 		put32(c, rng_next(r));
 		break;
 	default:
 		put(c, 0x40 | reg << 3 | base);
-		put(c, rng_chance(r, 50) ? rng_below(r, 4) * 32 : rng_next(r));
+		put(c, displacement(r));
 		break;
 	}
 }
@@ -215,10 +220,12 @@ static void put_prefixes(struct oracle_rng *r, struct candidate *c, unsigned sim
 		put(c, simd[rng_below(r, ARRAY_SIZE(simd))]);
 }
 
+/* REX.X, and its inverse in VEX, is rare: it turns "no index" into R12. */
 static void put_rex(struct oracle_rng *r, struct candidate *c)
 {
 	if (rng_chance(r, 45))
-		put(c, 0x40 | (rng_chance(r, 60) ? 8 : 0) | (rng_next(r) & 7));
+		put(c, 0x40 | (rng_chance(r, 60) ? 8 : 0) |
+		               (rng_next(r) & (rng_chance(r, 25) ? 7 : 5)));
 }
 
 static void put_vex(struct oracle_rng *r, struct candidate *c, unsigned map, unsigned pp, bool wide)
@@ -231,7 +238,7 @@ static void put_vex(struct oracle_rng *r, struct candidate *c, unsigned map, uns
 		return;
 	}
 	put(c, 0xc4);
-	put(c, (rng_next(r) & 0xe0) | map);
+	put(c, ((rng_next(r) & 0xe0) | (rng_chance(r, 80) ? 0x40 : 0)) | map);
 	put(c, (rng_next(r) & 0x80) | v << 3 | wide << 2 | pp);
 }
 
@@ -373,7 +380,7 @@ static bool is_allowed(struct oracle_rng *r, const struct candidate *c)
 	/* All privileged instructions do one thing here: they fault. */
 	if (z->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED || z->meta.category == ZYDIS_CATEGORY_IO ||
 	    z->meta.category == ZYDIS_CATEGORY_IOSTRINGOP)
-		return rng_chance(r, 5);
+		return rng_chance(r, 2);
 	if (is_branch(z)) {
 		/* AMD truncates RIP with an operand-size prefix, Intel ignores it (APM 3, 1.2.7).
 		 */

@@ -1,7 +1,7 @@
 /*
  * Where a case starts: registers and memory full of the values that make trouble.
  *
- * The generator relies on a convention here. Pointers into the data area: RBX, RSI, RDI, R12..R15;
+ * The generator relies on a convention here. Pointers into the data area: RBX, RSI, RDI, R11..R15;
  * into the stack: RSP, RBP; small numbers, good as counts and indices: RCX, R9, R10; the rest
  * anything.
  */
@@ -138,17 +138,17 @@ static uint64_t random_pointer(struct oracle_rng *r)
 
 static void random_gprs(struct oracle_rng *r, struct oracle_state *s)
 {
-	static const uint8_t pointers[] = { R_RBX, R_RSI, R_RDI, 12, 13, 14, 15 };
+	static const uint8_t pointers[] = { R_RBX, R_RSI, R_RDI, 11, 12, 13, 14, 15 };
 	static const uint8_t small[] = { R_RCX, 9, 10 };
 
 	for (unsigned i = 0; i < 16; i++)
 		s->gpr[i] = random_integer(r);
 	for (unsigned i = 0; i < ARRAY_SIZE(pointers); i++)
-		s->gpr[pointers[i]] = random_pointer(r) & (rng_chance(r, 60) ? ~31ull : ~0ull);
+		s->gpr[pointers[i]] = random_pointer(r) & (rng_chance(r, 90) ? ~31ull : ~0ull);
 	for (unsigned i = 0; i < ARRAY_SIZE(small); i++)
 		if (rng_chance(r, 85))
 			s->gpr[small[i]] = rng_below(r, 40);
-	s->gpr[R_RSP] = ORACLE_STACK + 1024 + rng_below(r, 256) * 8;
+	s->gpr[R_RSP] = ORACLE_STACK + 1024 + rng_below(r, 128) * 16 + (rng_chance(r, 20) ? 8 : 0);
 	if (rng_chance(r, 3))
 		s->gpr[R_RSP] = ORACLE_STACK + rng_below(r, ORACLE_STACK_BYTES + 1);
 	s->gpr[R_RBP] =
