@@ -179,6 +179,8 @@ static int prepare(struct run *r)
 		.debug = on_debug,
 		.opaque = r,
 	};
+	/* First: an engine's handlers take the signals that guest code causes and pass on the rest. */
+	terminal_catch_crashes();
 	rc = vm_new(&r->vm, &r->opts.vm, err, sizeof(err));
 	if (rc)
 		log_error("%s", *err ? err : strerror(-rc));
@@ -196,7 +198,6 @@ static int start(struct run *r)
 	int rc;
 
 	guest.opaque = r;
-	terminal_catch_crashes();
 	console_attach(r->console, &guest);
 	console_enter(r->console);
 	rc = loop_add_fd(r->loop, r->signal_fd, EPOLLIN, on_signal, r);

@@ -20,7 +20,36 @@ TIMEOUT_S = 60
 #   qemu_status              where QEMU's end differs from Trapeze's
 #   qemu_fails               {check: why QEMU is not the reference there}
 #   qemu_skip                why the guest cannot run under QEMU
+NO_INT1 = "TCG takes opcode 0xf1 for undefined"
+NO_XM = "TCG raises no SIMD exceptions"
+NO_AC = "TCG checks no alignment"
+IDT_SCALE = "TCG multiplies the vector by 16 in a long-mode error code; SDM 3A 6.13: index 15:3"
+NO_EXT = "TCG never sets EXT"
+CANONICAL = "TCG looks at the first byte's address, and for the segment not at the base register"
+
 GUESTS = {
+    "exceptions": {"qemu_fails": {
+        "INT1 raises #DB": NO_INT1,
+        "INT1 is a trap": NO_INT1,
+        "INT1 does not": NO_INT1,
+        "LOCK MOV raises #UD": "TCG ignores LOCK there",
+        "and with RPL 3 raises #GP(0)": "TCG does not compare RPL with CPL",
+        "RBP address non-canonical raises #SS(0)": CANONICAL,
+        "last canonical byte crossed raises #GP(0)": CANONICAL,
+        "non-canonical stack raises #SS(0)": CANONICAL,
+        "unmapped write raises #PF(W)": "TCG reads first in a locked operation",
+        "unmasked SSE error raises #XM": NO_XM,
+        "or #UD without CR4.OSXMMEXCPT": NO_XM,
+        "misaligned dword at CPL 3 with AC raises #AC(0)": NO_AC,
+        "INT through a gate not present raises #NP(IDT)": IDT_SCALE,
+        "INT through no gate raises #GP(IDT)": IDT_SCALE,
+        "task gates do not exist in long mode": IDT_SCALE,
+        "INT to a gate of DPL 0 at CPL 3 raises #GP(IDT)": IDT_SCALE,
+        "INT3 checks DPL, too": IDT_SCALE,
+        "INT beyond the IDT raises #GP(IDT)": IDT_SCALE,
+        "#UD through a gate not present raises #NP(IDT, EXT)": NO_EXT,
+        "a non-canonical RSP0 raises #SS(EXT)": NO_EXT,
+    }},
 }
 
 

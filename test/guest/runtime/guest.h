@@ -266,6 +266,18 @@ int memcmp(const void *a, const void *b, size_t n);
 		try_->trap.vector;                                              \
 	})
 
+/* A check in one line: the instruction raises this and nothing else; NO_TRAP, 0: nothing at all. */
+#define TRAPS(name, vector, error, ...)       \
+	do {                                  \
+		TRY(__VA_ARGS__);             \
+		ok_trap(name, vector, error); \
+	} while (0)
+#define USER_TRAPS(name, vector, error, ...)  \
+	do {                                  \
+		TRY_USER(__VA_ARGS__);        \
+		ok_trap(name, vector, error); \
+	} while (0)
+
 /* Instructions. */
 #define REGISTER_ACCESS_(name, reg)                                           \
 	static inline word read_##name(void)                                  \

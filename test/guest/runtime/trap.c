@@ -93,7 +93,7 @@ static void load_tss(struct cpu *c)
 	c->tss.iomap_base = offsetof(struct tss, iomap);
 	c->tss.iomap_end = 0xff;
 	gdt[sel / 8] = descriptor((uint32_t)base, sizeof(c->tss) - 1, ACCESS_TSS, 0);
-	__asm__ volatile("ltr %w0" : : "r"(sel));
+	__asm__ volatile("lldt %w0; ltr %w1" : : "r"(0), "r"(sel));
 }
 
 void cpu_setup(unsigned index)
