@@ -277,15 +277,21 @@ static void require_fsgsbase(struct cpu *c)
 		interp_raise(c, EXC_UD, 0);
 }
 
+/* 64 bits with REX.W, else 32: a 66 prefix changes nothing. */
+static unsigned base_size(const struct insn *i)
+{
+	return i->opsize == 8 ? 8 : 4;
+}
+
 static void read_base(struct cpu *c, const struct insn *i, unsigned seg)
 {
 	require_fsgsbase(c);
-	reg_set(c, i->dst, i->opsize, c->seg[seg].base);
+	reg_set(c, i->dst, base_size(i), c->seg[seg].base);
 }
 
 static void write_base(struct cpu *c, const struct insn *i, unsigned seg)
 {
-	uint64_t value = reg_get(c, i->dst, i->opsize);
+	uint64_t value = reg_get(c, i->dst, base_size(i));
 
 	require_fsgsbase(c);
 	if (!access_canonical(c, value))
