@@ -77,10 +77,14 @@ class Machine:
     def kill(self, sig=signal.SIGTERM):
         self.process.send_signal(sig)
 
+    def proc_stat(self):
+        """The fields of /proc/PID/stat after the name; the first is the state."""
+        with open(f"/proc/{self.process.pid}/stat") as f:
+            return f.read().rpartition(")")[2].split()
+
     def cpu_seconds(self):
         """CPU time of the process so far."""
-        with open(f"/proc/{self.process.pid}/stat") as f:
-            fields = f.read().rpartition(")")[2].split()
+        fields = self.proc_stat()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def close(self):

@@ -47,7 +47,8 @@ def test_terminal_is_handed_back_while_stopped(start, echo):
     m.expect("ready")
     raw = m.terminal_mode()
     m.kill(signal.SIGTSTP)
-    wait_until(lambda: m.terminal_mode() == m.mode_before)
+    wait_until(lambda: m.proc_stat()[0] == "T")
+    assert m.terminal_mode() == m.mode_before
     m.kill(signal.SIGCONT)
     wait_until(lambda: m.terminal_mode() == raw)
     m.send("abc")
