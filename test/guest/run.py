@@ -27,7 +27,17 @@ IDT_SCALE = "TCG multiplies the vector by 16 in a long-mode error code; SDM 3A 6
 NO_EXT = "TCG never sets EXT"
 CANONICAL = "TCG looks at the first byte's address, and for the segment not at the base register"
 
+NO_P = "TCG leaves P out of the error code with RSVD; SDM 3A 4.7"
+
 GUESTS = {
+    "paging_tables": {"qemu_fails": {
+        "PTE beyond MAXPHYADDR": NO_P,
+        "PDE beyond MAXPHYADDR": NO_P,
+        "2 MiB PDE with bit 13": NO_P,
+        "1 GiB PDPTE with bit 13": NO_P,
+        "PML4E with PS": NO_P,
+        "NX without EFER.NXE": NO_P,
+    }},
     "exceptions": {"qemu_fails": {
         "INT1 raises #DB": NO_INT1,
         "INT1 is a trap": NO_INT1,

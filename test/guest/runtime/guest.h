@@ -219,52 +219,56 @@ void *memmove(void *to, const void *from, size_t n);
 int memcmp(const void *a, const void *b, size_t n);
 
 #ifdef __x86_64__
-#define ASM_TRY_BEGIN_ "movq %%rsp, %0\n\tmovq $771f, %1"
-#define ASM_USER_                                                                                 \
-	"movq %%rsp, %%rax\n\tpushq %0\n\tpushq %%rax\n\tpushq $2\n\tpushq %1\n\tpushq $772f\n\t" \
-	"iretq\n772:"
+#define ASM_TRY_BEGIN_(label) "movq %%rsp, %0\n\tmovq $" #label "f, %1"
+#define ASM_USER_(label)                                                                         \
+	"movq %%rsp, %%rax\n\tpushq %0\n\tpushq %%rax\n\tpushq $2\n\tpushq %1\n\tpushq $" #label \
+	"f\n\tiretq\n" #label ":"
 #else
-#define ASM_TRY_BEGIN_ "movl %%esp, %0\n\tmovl $771f, %1"
-#define ASM_USER_                                                                                 \
-	"movl %%esp, %%eax\n\tpushl %0\n\tpushl %%eax\n\tpushl $2\n\tpushl %1\n\tpushl $772f\n\t" \
-	"movl %0, %%ds\n\tmovl %0, %%es\n\tiretl\n772:"
+#define ASM_TRY_BEGIN_(label) "movl %%esp, %0\n\tmovl $" #label "f, %1"
+#define ASM_USER_(label)                                                                         \
+	"movl %%esp, %%eax\n\tpushl %0\n\tpushl %%eax\n\tpushl $2\n\tpushl %1\n\tpushl $" #label \
+	"f\n\tmovl %0, %%ds\n\tmovl %0, %%es\n\tiretl\n" #label ":"
 #endif
 
 /*
  * The asm statements follow each other without code between that moves the stack pointer; the first
- * stores where the last ends.
+ * stores where the last ends. Labels are numbers of their own, and meson.build forbids the compiler
+ * to share code between branches, so that first and last are always of the same TRY.
  */
-#define TRY(insn, ...)                                                          \
-	({                                                                      \
-		struct cpu *try_ = this_cpu();                                  \
-		try_->trap.vector = NO_TRAP;                                    \
-		__asm__ volatile(ASM_TRY_BEGIN_                                 \
-		                 : "=m"(try_->resume_sp), "=m"(try_->resume_ip) \
-		                 :                                              \
-		                 : "memory");                                   \
-		__asm__ volatile(insn "\n771:" __VA_ARGS__);                    \
-		__asm__ volatile("" : : : "memory");                            \
-		try_->resume_ip = 0;                                            \
-		try_->trap.vector;                                              \
+#define TRY_BEGIN_(label)                                               \
+	struct cpu *try_ = this_cpu();                                  \
+	try_->trap.vector = NO_TRAP;                                    \
+	__asm__ volatile(ASM_TRY_BEGIN_(label)                          \
+	                 : "=m"(try_->resume_sp), "=m"(try_->resume_ip) \
+	                 :                                              \
+	                 : "memory")
+#define TRY_END_()                           \
+	__asm__ volatile("" : : : "memory"); \
+	try_->resume_ip = 0;                 \
+	try_->trap.vector
+#define TRY_(label, insn, ...)                                      \
+	({                                                          \
+		TRY_BEGIN_(label);                                  \
+		__asm__ volatile(insn "\n" #label ":" __VA_ARGS__); \
+		TRY_END_();                                         \
 	})
-
-#define TRY_USER(insn, ...)                                                     \
-	({                                                                      \
-		struct cpu *try_ = this_cpu();                                  \
-		try_->trap.vector = NO_TRAP;                                    \
-		__asm__ volatile(ASM_TRY_BEGIN_                                 \
-		                 : "=m"(try_->resume_sp), "=m"(try_->resume_ip) \
-		                 :                                              \
-		                 : "memory");                                   \
-		__asm__ volatile(ASM_USER_                                      \
-		                 :                                              \
-		                 : "r"((word)SEL_UDATA), "i"(SEL_UCODE)         \
-		                 : "rax", "memory");                            \
-		__asm__ volatile(insn "\n\tint $0x20\n771:" __VA_ARGS__);       \
-		__asm__ volatile("" : : : "memory");                            \
-		try_->resume_ip = 0;                                            \
-		try_->trap.vector;                                              \
+#define TRY_USER_(label, user, insn, ...)                                        \
+	({                                                                       \
+		TRY_BEGIN_(label);                                               \
+		__asm__ volatile(ASM_USER_(user)                                 \
+		                 :                                               \
+		                 : "r"((word)SEL_UDATA), "i"(SEL_UCODE)          \
+		                 : "rax", "memory");                             \
+		__asm__ volatile(insn "\n\tint $0x20\n" #label ":" __VA_ARGS__); \
+		TRY_END_();                                                      \
 	})
+#define TRY_EXPAND_(...)      TRY_(__VA_ARGS__)
+#define TRY_USER_EXPAND_(...) TRY_USER_(__VA_ARGS__)
+#define TRY_LABEL_2_(n)       10##n
+#define TRY_LABEL_(n)         TRY_LABEL_2_(n)
+#define TRY(...)              TRY_EXPAND_(TRY_LABEL_(__COUNTER__), __VA_ARGS__)
+#define TRY_USER(...) \
+	TRY_USER_EXPAND_(TRY_LABEL_(__COUNTER__), TRY_LABEL_(__COUNTER__), __VA_ARGS__)
 
 /* A check in one line: the instruction raises this and nothing else; NO_TRAP, 0: nothing at all. */
 #define TRAPS(name, vector, error, ...)       \
