@@ -53,7 +53,7 @@ static bool count_interrupt(struct regs *r)
 	struct irq_counts *c = irq_mine();
 	unsigned vector = (unsigned)r->vector;
 
-	if (vector < FIRST_IRQ_VECTOR && vector != EXC_NMI)
+	if (vector < FIRST_IRQ_VECTOR && vector != EXC_NMI && vector != ILLEGAL_VECTOR)
 		return false;
 	c->of[vector]++;
 	c->log[c->total++ % IRQ_LOG] = (uint8_t)vector;

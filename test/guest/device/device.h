@@ -31,6 +31,13 @@ static inline uint16_t in16(uint16_t port)
 	return v;
 }
 
+/* A fixed address, which the compiler would take for a mistake. */
+static inline void *memory_at(uintptr_t address)
+{
+	__asm__("" : "+r"(address));
+	return (void *)address;
+}
+
 static inline uint32_t load32(uintptr_t address)
 {
 	return *(volatile uint32_t *)address;
@@ -103,6 +110,7 @@ bool is_near(uint64_t v, uint64_t want, unsigned percent);
  * NULL) is called for each vector but the NMI, with interrupts off, and tells the controller.
  */
 #define FIRST_IRQ_VECTOR 0x30
+#define ILLEGAL_VECTOR   0x0f /* no exception, and not for an APIC: counted too */
 #define IRQ_LOG          64
 
 struct irq_counts {

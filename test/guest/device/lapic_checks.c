@@ -170,7 +170,7 @@ static void check_errors(void)
 	begin(apic_end);
 	apic_write(APIC_LVT_ERROR, 0x82);
 	apic_write(APIC_ESR, 0);
-	send_self(0x05);
+	send_self(ILLEGAL_VECTOR);
 	apic_write(APIC_ESR, 0);
 	ok_equal("sending an illegal vector is an error", apic_read(APIC_ESR), 0x20);
 	irq_window();
