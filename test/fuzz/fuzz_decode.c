@@ -520,42 +520,52 @@ static void execute(struct machine *m, bool blocks)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* The vCPU and its memory last; each run finds the memory empty. */
-static void make_machine(struct cpu *c)
+static void build_system(uint8_t *ram, const struct mode *mode)
 {
-	c->ops = &cpu_ops;
-	c->cpuid = model();
-	check(mem_new(&c->mem, MEM_MIN_BYTES) == 0);
-	check(mmu_new(c) == 0);
-	check(interp_new(c) == 0);
+	build_gdt(ram);
+	build_idt(ram, mode);
+	build_tss(ram, TSS_PA, mode);
+	build_tss(ram, OTHER_PA, mode);
+	build_tables(ram, mode);
 }
 
-static void clear_machine(struct cpu *c)
+/* Returns how many bytes the pokes took. */
+static size_t apply_pokes(uint8_t *ram, const uint8_t *data, size_t size, unsigned nr)
 {
-	const struct mem_bank *b = &c->mem->bank[0];
+	struct poke p;
+	size_t used = 0;
 
-	check(madvise(b->host, b->size, MADV_REMOVE) == 0);
-	cpu_reset(c);
-	interp_flush(c);
-	c->delivering = c->fault.vector = -1;
-	c->attention = 0;
+	for (unsigned n = 0; n < nr && size - used >= sizeof(p); n++) {
+		memcpy(&p, data + used, sizeof(p));
+		ram[(p.page * PAGE_SIZE + p.page_offset % PAGE_SIZE) % SYSTEM_SIZE] = p.value;
+		used += sizeof(p);
+	}
+	return used;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static struct cpu c;
-	struct request q;
+	static struct machine *m;
+	const struct mode *mode;
+	struct header h;
+	uint8_t *ram;
+	size_t used;
 
-	if (size <= sizeof(q))
+	if (size < sizeof(h) || size > MAX_INPUT)
 		return 0;
-	memcpy(&q, data, sizeof(q));
-	q.start %= STARTS;
-	if (!c.mem)
-		make_machine(&c);
-	clear_machine(&c);
-	fill_memory(c.mem, data + sizeof(q), size - sizeof(q));
-	build_tables(&c);
-	set_state(&c, &q);
-	run(&c, q.steps % MAX_STEPS);
+	if (!m)
+		m = make_machine();
+	memcpy(&h, data, sizeof(h));
+	data += sizeof(h);
+	size -= sizeof(h);
+	mode = &modes[h.mode % ARRAY_SIZE(modes)];
+	mem_clear(m->mem);
+	ram = mem_host(m->mem, 0, RAM_BYTES, true);
+	build_system(ram, mode);
+	used = apply_pokes(ram, data, size, h.nr_pokes);
+	memcpy(ram + CODE_PA + h.rip % PAGE_SIZE, data + used, size - used);
+	set_state(m, mode, &h);
+	execute(m, h.run & 1);
+	check_tlb(m);
 	return 0;
 }

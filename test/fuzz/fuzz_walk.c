@@ -319,34 +319,23 @@ static struct machine *make_machine(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void make_machine(struct cpu *c)
-{
-	check(mem_new(&c->mem, MEM_MIN_BYTES) == 0);
-	check(mmu_new(c) == 0);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static struct cpu c;
-	struct reference r = { 0 };
-	struct request q;
-	unsigned mode;
+	static struct machine *m;
+	struct header h;
+	struct record r;
 
-	if (size < sizeof(q))
+	if (size < sizeof(h))
 		return 0;
-	memcpy(&q, data, sizeof(q));
-	if (!c.mem)
-		make_machine(&c);
-	cpu_reset(&c);
-	read_request(&r, &q, &mode);
-	r.mem = c.mem;
-	r.pdpte = c.pdpte;
-	memset(mem_host(c.mem, TABLES, 16 * PAGE_SIZE, true), 0, 16 * PAGE_SIZE);
-	fill_tables(c.mem, data + sizeof(q), size - sizeof(q), r.format != FORMAT_2);
-	set_state(&c, &r, &q);
-	if (r.format != FORMAT_PAE || mmu_load_pdptes(&c, TABLES)) {
-		mmu_set_cr3(&c, TABLES);
-		compare(&c, &r, mode);
+	if (!m)
+		m = make_machine();
+	memcpy(&h, data, sizeof(h));
+	mem_clear(m->mem);
+	set_state(m, &h);
+	for (unsigned n = 0; n < MAX_RECORDS && sizeof(h) + (n + 1) * sizeof(r) <= size; n++) {
+		memcpy(&r, data + sizeof(h) + n * sizeof(r), sizeof(r));
+		run_record(m, &r);
 	}
+	check_tlb(m);
 	return 0;
 }
