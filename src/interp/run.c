@@ -342,9 +342,14 @@ void interp_run(struct cpu *c, struct exit *e)
 
 bool interp_step(struct cpu *c, struct exit *e)
 {
+	bool more;
+
 	c->exit = e;
 	e->reason = EXIT_NONE;
 	if (__builtin_setjmp(c->jmp))
-		return after_jump(c);
-	return turn(c, e, true);
+		more = after_jump(c);
+	else
+		more = turn(c, e, true);
+	__asm__ volatile("" : : : "memory"); /* no tail call: a fault jumps back into this frame */
+	return more;
 }

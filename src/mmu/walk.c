@@ -213,7 +213,8 @@ static uint32_t error_bits(const struct walk *w)
 		error |= PF_W;
 	if (w->mode == MMU_USER)
 		error |= PF_U;
-	if (w->access == MMU_FETCH && ((c->efer & EFER_NXE) || (c->cr4 & CR4_SMEP)))
+	if (w->access == MMU_FETCH &&
+	    ((c->efer & EFER_NXE && c->cr4 & CR4_PAE) || (c->cr4 & CR4_SMEP)))
 		error |= PF_I;
 	return error;
 }
@@ -240,12 +241,11 @@ bool mmu_walk(struct cpu *c, gva_t va, enum mmu_access access, unsigned mode,
 			*error |= error_bits(&w);
 			return false;
 		}
-		if (!rights_allow(&w, access)) {
+		if (!allowed(&w, access)) {
 			*error = PF_P | error_bits(&w);
-			return false;
-		}
-		if (access != MMU_FETCH && !pkey_allows(&w, access == MMU_WRITE)) {
-			*error = PF_P | PF_PK | error_bits(&w);
+			/* whatever else refused it (SDM 3A 4.7) */
+			if (access != MMU_FETCH && !pkey_allows(&w, access == MMU_WRITE))
+				*error |= PF_PK;
 			return false;
 		}
 	} while (!set_accessed_dirty(&w));
