@@ -38,6 +38,8 @@ enum mmu_access { MMU_READ, MMU_WRITE, MMU_FETCH };
 #define PF_PK BIT(5)
 
 #define MMU_SPACES 16 /* PCIDs remembered */
+#define MMU_LARGE_SIZES 3 /* 2 MiB, 4 MiB, 1 GiB */
+#define MMU_LARGE_BITS  10
 
 struct mmu_result {
 	gpa_t gpa;
@@ -54,9 +56,11 @@ struct mmu {
 	struct {
 		uint16_t pcid, asid; /* asid 0: none */
 	} space[MMU_SPACES];
-	uint64_t large;          /* bit (va >> 21) % 64: a large page may be in the TLB there */
+	uint16_t generation;     /* of the global entries that count, never 0 */
+	/* A hashed set for each size of large page: those that the TLB may have entries of. */
+	uint64_t large[MMU_LARGE_SIZES][BIT(MMU_LARGE_BITS) / 64];
 	struct tlb_entry tlb[MMU_MODES + 1][TLB_ENTRIES]; /* the last stays empty */
-	bool global[MMU_MODES][TLB_ENTRIES];
+	uint16_t global[MMU_MODES][TLB_ENTRIES]; /* generation of a global page's entry, else 0 */
 };
 
 int mmu_new(struct cpu *c);

@@ -6,10 +6,15 @@
  *     the guest last asked for it to be dropped.
  *  2. An ASID is never handed out twice without the whole TLB being emptied in between.
  *  3. Table MMU_MODES (the last) has only TLB_NEVER tags.
- *  4. `large` has the bit of every 2 MiB region from which an entry came by a larger page.
+ *  4. `large` has the bit of every large page that an entry was cut from.
+ *
+ * Dropping everything costs as little as dropping one address space, because guests do it often (WRPKRU,
+ * MOV DR7, MOV CR4): besides the new ASID there is a new generation, and the entry of a global page
+ * serves other address spaces only within the generation in which it was made.
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include "mem/mem.h"
 #include "mmu/tlb.h"
 
@@ -18,6 +23,12 @@
 static void clear_entry(struct tlb_entry *t)
 {
 	t->read = t->write = t->fetch = TLB_NEVER;
+}
+
+static void forget_spaces(struct mmu *m)
+{
+	for (unsigned n = 0; n < MMU_SPACES; n++)
+		m->space[n].asid = 0;
 }
 
 static uint16_t new_asid(struct cpu *c)
@@ -34,10 +45,10 @@ void tlb_clear(struct mmu *m)
 	for (unsigned mode = 0; mode <= MMU_MODES; mode++)
 		for (unsigned n = 0; n < TLB_ENTRIES; n++)
 			clear_entry(&m->tlb[mode][n]);
-	for (unsigned n = 0; n < MMU_SPACES; n++)
-		m->space[n].asid = 0;
+	forget_spaces(m);
 	m->next_asid = 1;
-	m->large = 0;
+	m->generation = 1;
+	memset(m->large, 0, sizeof(m->large));
 }
 
 static unsigned current_pcid(const struct cpu *c)
@@ -45,11 +56,17 @@ static unsigned current_pcid(const struct cpu *c)
 	return c->cr4 & CR4_PCIDE ? c->cr3 & 0xfff : 0;
 }
 
+/* Kernels number address spaces upwards and tell user from kernel tables by a high bit. */
+static unsigned space_of(unsigned pcid)
+{
+	return (pcid ^ pcid >> 8) % MMU_SPACES;
+}
+
 /* Makes the current PCID's address space current, keeping its translations if asked and known. */
 static void enter_space(struct cpu *c, bool keep)
 {
 	struct mmu *m = c->mmu;
-	unsigned pcid = current_pcid(c), n = pcid % MMU_SPACES;
+	unsigned pcid = current_pcid(c), n = space_of(pcid);
 
 	if (!keep || !m->space[n].asid || m->space[n].pcid != pcid) {
 		uint16_t asid = new_asid(c);
@@ -90,7 +107,11 @@ void mmu_update_mode(struct cpu *c)
 
 void mmu_flush_all(struct cpu *c)
 {
-	tlb_clear(c->mmu);
+	struct mmu *m = c->mmu;
+
+	forget_spaces(m);
+	if (!++m->generation)
+		tlb_clear(m);
 	enter_space(c, false);
 	mmu_update_mode(c);
 }
@@ -103,21 +124,59 @@ static void drop_page(struct mmu *m, gva_t va)
 		clear_entry(&m->tlb[mode][n]);
 }
 
+/* Sizes of pages that are cut up in the TLB, as shifts. */
+static const uint8_t large_shift[MMU_LARGE_SIZES] = { 21, 22, 30 };
+
+static unsigned large_bit(gva_t va, unsigned shift)
+{
+	return (va >> shift) * 0x9e3779b97f4a7c15ull >> (64 - MMU_LARGE_BITS);
+}
+
+static void note_large(struct mmu *m, gva_t va, uint64_t page_size)
+{
+	for (unsigned k = 0; k < MMU_LARGE_SIZES; k++)
+		if (page_size == BIT(large_shift[k])) {
+			unsigned bit = large_bit(va, large_shift[k]);
+
+			m->large[k][bit / 64] |= BIT(bit % 64);
+		}
+}
+
+static bool from_region(const struct tlb_entry *t, gva_t va, unsigned shift)
+{
+	return !((t->read ^ va) >> shift) || !((t->write ^ va) >> shift) ||
+	       !((t->fetch ^ va) >> shift);
+}
+
+/* Drops what lies in the naturally aligned region of BIT(shift) bytes around va. */
+static void drop_region(struct mmu *m, gva_t va, unsigned shift)
+{
+	unsigned pages = shift - 12 < TLB_BITS ? 1u << (shift - 12) : TLB_ENTRIES;
+	unsigned first = (va >> 12) & (TLB_ENTRIES - 1) & ~(pages - 1);
+
+	for (unsigned mode = 0; mode < MMU_MODES; mode++)
+		for (unsigned n = first; n < first + pages; n++)
+			if (from_region(&m->tlb[mode][n], va, shift))
+				clear_entry(&m->tlb[mode][n]);
+}
+
 void mmu_invlpg(struct cpu *c, gva_t va)
 {
 	struct mmu *m = c->mmu;
 
-	/* Part of a large page: its other 4 KiB entries could be anywhere in the table. */
-	if (m->large & BIT((va >> 21) & 63))
-		mmu_flush_all(c);
-	else
-		drop_page(m, va);
+	drop_page(m, va);
+	for (unsigned k = 0; k < MMU_LARGE_SIZES; k++) {
+		unsigned bit = large_bit(va, large_shift[k]);
+
+		if (m->large[k][bit / 64] >> (bit % 64) & 1)
+			drop_region(m, va, large_shift[k]);
+	}
 }
 
 static void drop_pcid(struct cpu *c, unsigned pcid)
 {
 	struct mmu *m = c->mmu;
-	unsigned n = pcid % MMU_SPACES;
+	unsigned n = space_of(pcid);
 
 	if (m->space[n].pcid == pcid)
 		m->space[n].asid = 0;
@@ -138,8 +197,7 @@ void mmu_invpcid(struct cpu *c, unsigned type, unsigned pcid, gva_t va)
 		mmu_flush_all(c);
 		break;
 	case 3:
-		for (unsigned n = 0; n < MMU_SPACES; n++)
-			c->mmu->space[n].asid = 0;
+		forget_spaces(c->mmu);
 		enter_space(c, false);
 		break;
 	}
@@ -182,7 +240,7 @@ uint8_t *tlb_lookup(struct cpu *c, gva_t va, enum mmu_access access, unsigned mo
 	uint8_t *host;
 
 	if (*kind_tag(t, access) == ((va & PAGE_MASK) | c->tlb_tag) ||
-	    (m->global[mode][n] && restamp(c, t, va, access)))
+	    (m->global[mode][n] == m->generation && restamp(c, t, va, access)))
 		return (uint8_t *)(va + t->addend);
 	c->stats.tlb_misses++;
 	if (!mmu_walk(c, va, access, mode, &r, &error))
@@ -196,9 +254,9 @@ uint8_t *tlb_lookup(struct cpu *c, gva_t va, enum mmu_access access, unsigned mo
 	t->read = tag_if(c, r.readable, va);
 	t->write = tag_if(c, r.writable && !bank->readonly, va);
 	t->fetch = tag_if(c, r.executable, va);
-	m->global[mode][n] = r.global;
+	m->global[mode][n] = r.global ? m->generation : 0;
 	if (r.page_size > PAGE_SIZE)
-		m->large |= BIT((va >> 21) & 63);
+		note_large(m, va, r.page_size);
 	return access == MMU_WRITE && bank->readonly ? NULL : host;
 }
 
@@ -207,6 +265,7 @@ int mmu_new(struct cpu *c)
 	c->mmu = calloc(1, sizeof(*c->mmu));
 	if (!c->mmu)
 		return -ENOMEM;
+	tlb_clear(c->mmu);
 	mmu_flush_all(c);
 	return 0;
 }
