@@ -22,8 +22,19 @@ static const struct cli_verb verbs[] = {
 	{ "help", "--help", "print this text", show_help },
 };
 
+/* For verbs that take none. */
+static int refuse_arguments(int argc, char **argv)
+{
+	if (argc < 2)
+		return CLI_OK;
+	log_error("%s: unexpected argument '%s'", argv[0], argv[1]);
+	return CLI_ERROR;
+}
+
 static int show_engines(int argc, char **argv)
 {
+	if (refuse_arguments(argc, argv))
+		return CLI_ERROR;
 	for (const struct engine_ops *const *e = engine_table; *e; e++)
 		printf("%-8s %s\n", (*e)->name, (*e)->what);
 	return CLI_OK;
@@ -31,6 +42,8 @@ static int show_engines(int argc, char **argv)
 
 static int show_version(int argc, char **argv)
 {
+	if (refuse_arguments(argc, argv))
+		return CLI_ERROR;
 	puts("trapeze " TRAPEZE_VERSION);
 	return CLI_OK;
 }
@@ -45,6 +58,8 @@ static void print_usage(FILE *f)
 
 static int show_help(int argc, char **argv)
 {
+	if (refuse_arguments(argc, argv))
+		return CLI_ERROR;
 	print_usage(stdout);
 	return CLI_OK;
 }

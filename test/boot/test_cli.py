@@ -136,6 +136,8 @@ def test_initrd_that_does_not_fit(trapeze, echo, tmp_path):
 def test_unknown_verb(trapeze):
     refused(call(trapeze, "fly"), "fly", "trapeze help")
     refused(call(trapeze), "trapeze help")
+    for verb in "engines", "version", "help":
+        refused(call(trapeze, verb, "stray"), verb, "stray")
 
 
 @pytest.mark.parametrize("args", [["--version"], ["help"], ["--help"], ["engines"],
