@@ -273,7 +273,11 @@ static uint64_t chip_read(void *dev, uint64_t off, unsigned size)
 	return c->s.read_isr ? c->s.isr : c->s.irr;
 }
 
-const struct bus_ops pic_chip_ops = { .read = chip_read, .write = chip_write };
+const struct bus_ops pic_chip_ops = {
+	.read = chip_read,
+	.write = chip_write,
+	.max_size = 1,
+};
 
 static uint64_t elcr_read(void *dev, uint64_t off, unsigned size)
 {
@@ -292,7 +296,11 @@ static void elcr_write(void *dev, uint64_t off, unsigned size, uint64_t value)
 	update(p);
 }
 
-const struct bus_ops pic_elcr_ops = { .read = elcr_read, .write = elcr_write };
+const struct bus_ops pic_elcr_ops = {
+	.read = elcr_read,
+	.write = elcr_write,
+	.max_size = 1,
+};
 
 void pic_reset(struct pic *p)
 {

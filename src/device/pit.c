@@ -353,7 +353,11 @@ static uint64_t pit_read(void *dev, uint64_t off, unsigned size)
 	return off == PORT_CONTROL ? 0 : read_count(&p->s.channel[off]);
 }
 
-const struct bus_ops pit_ops = { .read = pit_read, .write = pit_write };
+const struct bus_ops pit_ops = {
+	.read = pit_read,
+	.write = pit_write,
+	.max_size = 1,
+};
 
 static uint64_t port61_read(void *dev, uint64_t off, unsigned size)
 {
@@ -372,7 +376,11 @@ static void port61_write(void *dev, uint64_t off, unsigned size, uint64_t value)
 	set_gate(&p->s.channel[2], value & PORT61_GATE2, clock_ns());
 }
 
-const struct bus_ops pit_port61_ops = { .read = port61_read, .write = port61_write };
+const struct bus_ops pit_port61_ops = {
+	.read = port61_read,
+	.write = port61_write,
+	.max_size = 1,
+};
 
 void pit_reset(struct pit *p)
 {
