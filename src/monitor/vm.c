@@ -197,7 +197,6 @@ static int load(struct vm *vm, char *err, size_t errlen)
 		.nr_modules = c->nr_modules,
 		.rsdp = vm->board->rsdp,
 		.guest_decompresses = c->guest_decompresses,
-		.guest_decompresses = c->guest_decompresses,
 	};
 	struct loader_result entry;
 	int rc = loader_load(vm->mem, &args, &entry, err, errlen);
