@@ -89,7 +89,7 @@ static bool descend(struct walk *w, gpa_t table, unsigned shift, unsigned step, 
 		uint64_t e;
 
 		if (!read_entry(w, gpa, &e))
-			e = ~0ull; /* not memory: reads as all ones */
+			e = w->wide ? ~0ull : ~0u; /* not memory: reads as all ones */
 		if (!(e & PTE_P)) {
 			*error = 0;
 			return false;
