@@ -52,7 +52,7 @@ static void test_sysret(void)
 {
 	static const char name64[] = "SYSRET to 64-bit code";
 
-	TRY("mov %%rsp, %%rbx; lea 1f(%%rip), %%rcx; mov $0x2c3, %%r11d; sysretq; 1: mov %%cs, "
+	TRY("mov %%rsp, %%rbx; lea 1f(%%rip), %%rcx; mov $0xc3, %%r11d; sysretq; 1: mov %%cs, "
 	    "%%eax; "
 	    "mov %%ss, %%edx; pushf; pop %%rcx; ud2",
 	    :
@@ -61,7 +61,7 @@ static void test_sysret(void)
 	ok_trap(name64, EXC_UD, 0);
 	ok_equal("CS", this_cpu()->trap.regs.ax, SEL_UCODE64);
 	ok_equal("SS", this_cpu()->trap.regs.dx, SEL_UDATA);
-	ok_equal("RFLAGS from R11", this_cpu()->trap.regs.cx & 0xfd7, 0x2c3);
+	ok_equal("RFLAGS from R11", this_cpu()->trap.regs.cx & 0xfd7, 0xc3);
 	TRY("lea 1f(%%rip), %%ecx; mov $2, %%r11d; sysretl; .code32; 1: mov %%cs, %%eax; mov %%ss, "
 	    "%%edx; "
 	    "mov $1, %%ecx; .byte 0x41; ud2; .code64",
