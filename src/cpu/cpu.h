@@ -7,7 +7,8 @@
  * 2008): ZF, SF and PF follow from the result, CF, OF and AF from the carries. src/cpu/flags.h has the
  * accessors; nobody else reads flag_res and flag_aux.
  *
- * Threads: a vCPU's own thread owns all of it, except `attention`, which anyone may set.
+ * Threads: a vCPU's own thread owns all of it, except `attention`, which anyone may set,
+ * and msr.tsc_offset, which anyone may read.
  */
 #pragma once
 

@@ -74,11 +74,14 @@ static uint64_t read_tsc(struct cpu *c, uint32_t index)
 	return cpu_tsc(c);
 }
 
-/* Both registers show the same adjustment (SDM 3B 17.17.3). */
+/* Both registers show the same adjustment (SDM 3B 17.17.3). The monitor is to look: the deadline of
+ * the local APIC's timer and the page of the PV clock are derived from the offset. */
 static void move_tsc(struct cpu *c, uint64_t delta)
 {
-	c->msr.tsc_offset = (int64_t)((uint64_t)c->msr.tsc_offset + delta);
+	__atomic_store_n(&c->msr.tsc_offset, (int64_t)((uint64_t)c->msr.tsc_offset + delta),
+	                 __ATOMIC_RELAXED);
 	c->msr.tsc_adjust += delta;
+	cpu_raise_attention(c, ATTN_KICK);
 }
 
 static enum msr_result write_tsc(struct cpu *c, uint32_t index, uint64_t value)

@@ -35,7 +35,8 @@ static inline bool msr_canonical(const struct cpu *c, uint64_t va)
 	return (uint64_t)((int64_t)(va << shift) >> shift) == va;
 }
 
+/* From any thread: the local APIC's timer asks too. */
 static inline uint64_t cpu_tsc(const struct cpu *c)
 {
-	return clock_tsc() + (uint64_t)c->msr.tsc_offset;
+	return clock_tsc() + (uint64_t)__atomic_load_n(&c->msr.tsc_offset, __ATOMIC_RELAXED);
 }
