@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu/xsave.h"
+
 #define MAX_VCPUS 256
 
 #define LEAF1_ECX_OSXSAVE   BIT(27)
@@ -31,16 +33,6 @@
 #define KVM_CLOCKSOURCE  BIT(0)
 #define KVM_CLOCKSOURCE2 BIT(3)
 #define KVM_CLOCK_STABLE BIT(24)
-
-/* XSAVE components in the standard layout, SDM 1 13.4 and 13.5. */
-static const struct xsave_part {
-	unsigned component;
-	uint32_t size, offset;
-} xsave_parts[] = {
-	{ 2, 256, FPU_YMMH },
-	{ 9, 8, FPU_BYTES },
-};
-#define XSAVE_HEADER_END 576
 
 void cpuid_host(uint32_t leaf, uint32_t sub, uint32_t r[4])
 {
@@ -153,20 +145,33 @@ static uint64_t xcr0_supported(const struct cpuid_model *m)
 	return XCR0_X87 | XCR0_SSE | (avx ? XCR0_AVX : 0) | XCR0_PKRU;
 }
 
+/* Bytes of the XSAVE area for the components in mask, standard or compacted (SDM 1 13.4.3). */
+static uint32_t xsave_size(uint64_t mask, bool compacted)
+{
+	uint32_t end = XSAVE_EXTENDED;
+
+	for (size_t n = 0; n < ARRAY_SIZE(xsave_components); n++) {
+		const struct xsave_component *x = &xsave_components[n];
+
+		if (mask & BIT(x->bit))
+			end = (compacted ? end : x->offset) + x->size;
+	}
+	return end;
+}
+
 static void add_xsave(struct cpuid_model *m)
 {
 	uint64_t xcr0 = xcr0_supported(m);
-	uint32_t end = XSAVE_HEADER_END;
+	uint32_t end = xsave_size(xcr0, false);
 
-	for (size_t n = 0; n < ARRAY_SIZE(xsave_parts); n++)
-		if (xcr0 & BIT(xsave_parts[n].component))
-			end = xsave_parts[n].offset + xsave_parts[n].size;
 	add_values(m, 0xd, 0, (uint32_t)xcr0, end, end, 0);
 	add_features(m, 0xd, 1);
-	for (size_t n = 0; n < ARRAY_SIZE(xsave_parts); n++)
-		if (xcr0 & BIT(xsave_parts[n].component))
-			add_values(m, 0xd, xsave_parts[n].component, xsave_parts[n].size,
-			           xsave_parts[n].offset, 0, 0);
+	for (size_t n = 0; n < ARRAY_SIZE(xsave_components); n++) {
+		const struct xsave_component *x = &xsave_components[n];
+
+		if (xcr0 & BIT(x->bit))
+			add_values(m, 0xd, x->bit, x->size, x->offset, 0, 0);
+	}
 }
 
 static void add_time(struct cpuid_model *m)
@@ -288,20 +293,6 @@ int cpuid_model_new(struct cpuid_model **out, const char *name, unsigned vcpus, 
 void cpuid_model_free(struct cpuid_model *m)
 {
 	free(m);
-}
-
-/* Bytes of the XSAVE area for the components in mask, standard or compacted (SDM 1 13.4.3). */
-static uint32_t xsave_size(uint64_t mask, bool compacted)
-{
-	uint32_t end = XSAVE_HEADER_END;
-
-	for (size_t n = 0; n < ARRAY_SIZE(xsave_parts); n++) {
-		const struct xsave_part *p = &xsave_parts[n];
-
-		if (mask & BIT(p->component))
-			end = (compacted ? end : p->offset) + p->size;
-	}
-	return end;
 }
 
 /* The bits that follow the vCPU's identity and control registers. */
