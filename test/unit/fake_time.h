@@ -4,13 +4,13 @@
  */
 #pragma once
 
+#include <assert.h>
 #include "base/loop.h"
-
-#define FAKE_TIMERS 4
 
 static uint64_t fake_now = 1000000000000ull;
 static uint64_t fake_utc = 1700000000ull * 1000000000ull; /* 2023-11-14 22:13:20, a Tuesday */
-static struct timer *fake_timer[FAKE_TIMERS];
+static struct timer *fake_timers[16];
+static unsigned fake_nr_timers;
 
 uint64_t clock_ns(void)
 {
@@ -24,18 +24,14 @@ uint64_t clock_utc_ns(void)
 
 void timer_init(struct timer *t, struct loop *l, timer_fn fn, void *opaque)
 {
+	assert(fake_nr_timers < ARRAY_SIZE(fake_timers));
 	*t = (struct timer){ .loop = l, .fn = fn, .opaque = opaque, .heap_index = -1 };
-	for (unsigned i = 0; i < FAKE_TIMERS; i++) {
-		if (!fake_timer[i]) {
-			fake_timer[i] = t;
-			return;
-		}
-	}
+	fake_timers[fake_nr_timers++] = t;
 }
 
 void timer_arm(struct timer *t, uint64_t deadline_ns)
 {
-	t->deadline_ns = deadline_ns;
+	t->deadline_ns = deadline_ns ? deadline_ns : 1;
 }
 
 void timer_cancel(struct timer *t)
@@ -45,9 +41,9 @@ void timer_cancel(struct timer *t)
 
 void timer_fini(struct timer *t)
 {
-	for (unsigned i = 0; i < FAKE_TIMERS; i++) {
-		if (fake_timer[i] == t)
-			fake_timer[i] = NULL;
+	for (unsigned i = 0; i < fake_nr_timers; i++) {
+		if (fake_timers[i] == t)
+			fake_timers[i--] = fake_timers[--fake_nr_timers];
 	}
 }
 
@@ -56,10 +52,10 @@ static struct timer *next_due(uint64_t end)
 {
 	struct timer *due = NULL;
 
-	for (unsigned i = 0; i < FAKE_TIMERS; i++) {
-		struct timer *t = fake_timer[i];
+	for (unsigned i = 0; i < fake_nr_timers; i++) {
+		struct timer *t = fake_timers[i];
 
-		if (t && t->deadline_ns && t->deadline_ns <= end &&
+		if (t->deadline_ns && t->deadline_ns <= end &&
 		    (!due || t->deadline_ns < due->deadline_ns))
 			due = t;
 	}

@@ -6,7 +6,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include <cmocka.h>
-#include "fake_clock.h"
+#include "fake_time.h"
 
 #define MSEC 100000ull /* in ticks */
 

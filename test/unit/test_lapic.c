@@ -5,7 +5,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include <cmocka.h>
-#include "fake_clock.h"
+#include "fake_time.h"
 #include "cpu/cpu.h"
 
 #define CPUS   4

@@ -5,7 +5,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include <cmocka.h>
-#include "fake_clock.h"
+#include "fake_time.h"
 
 #define OUT        0x80
 #define NULL_COUNT 0x40
