@@ -123,10 +123,11 @@ static void repeat(struct cpu *c, const struct insn *i, insn_fn once)
 		once(c, i);
 		return;
 	}
+	c->rflags &= ~RFLAGS_RF;
 	/* One element even under attention, which may be for an interrupt that IF holds back. */
 	for (unsigned n = 0; reg_get(c, R_RCX, i->asize); n++) {
 		if (n == chunk || (n && atomic_load_explicit(&c->attention, memory_order_relaxed))) {
-			c->rip -= i->len;
+			op_again(c, i);
 			return;
 		}
 		once(c, i);

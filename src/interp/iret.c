@@ -185,6 +185,7 @@ static void iret_task(struct cpu *c)
 
 void op_iret(struct cpu *c, const struct insn *i)
 {
+	c->nmi_masked = false; /* even if a fault follows (SDM 3A 6.7.1) */
 	if (!cpu_protected(c))
 		iret_real(c, i->opsize);
 	else if (cpu_v86(c))
@@ -193,7 +194,6 @@ void op_iret(struct cpu *c, const struct insn *i)
 		iret_task(c);
 	else
 		iret_protected(c, i->opsize);
-	c->nmi_masked = false;
 	/* RF would end with the next instruction; without breakpoints it means nothing. */
 	if (!(c->dr7 & DR7_ACTIVE))
 		c->rflags &= ~RFLAGS_RF;

@@ -48,6 +48,11 @@ extern const struct op_row ops_native[];  /* x87, SSE, AVX: run on the host */
 /* Raise #UD. */
 void op_undefined(struct cpu *c, const struct insn *i);
 
+/* string.c: leaves a repeated instruction unfinished; it goes on from its registers when RIP, which
+ * stays on it, is reached again. RF is set meanwhile, so that a breakpoint on it does not hit twice
+ * (SDM 3B 17.3.1.1). */
+void op_again(struct cpu *c, const struct insn *i);
+
 /* event.c: delivery of exceptions and interrupts. soft: INT n, INT3, INTO (checks DPL; RIP pushed is
  * cpu->rip); otherwise a fault or an external event. May raise a nested fault. */
 enum event_kind { EVENT_FAULT, EVENT_EXTERNAL, EVENT_SOFT, EVENT_SOFT_INT1 };

@@ -316,7 +316,8 @@ static inline bool turn(struct cpu *c, struct exit *e, bool single)
 {
 	uint32_t attention = atomic_load_explicit(&c->attention, memory_order_relaxed);
 
-	if (unlikely(c->shadow)) {
+	/* A guest can chain shadows for as long as it has MOV SS to execute; a kick does not wait. */
+	if (unlikely(c->shadow) && !(attention & ATTN_KICK)) {
 		c->shadow = false;
 		single = single || attention;
 	} else if (unlikely(attention) && !serve_attention(c, attention, e)) {

@@ -92,11 +92,12 @@ static void scas(struct cpu *c, const struct insn *i)
 static const insn_fn string_fns[] = { movs, stos, lods, cmps, scas };
 enum { STR_MOVS, STR_STOS, STR_LODS, STR_CMPS, STR_SCAS };
 
-static void again(struct cpu *c, const struct insn *i)
+void op_again(struct cpu *c, const struct insn *i)
 {
 	c->rip -= i->len;
 	if (c->mode != MODE_64)
 		c->rip = (uint32_t)c->rip;
+	c->rflags |= RFLAGS_RF;
 }
 
 static uint64_t repeat_count(const struct cpu *c, const struct insn *i)
@@ -120,9 +121,10 @@ static void repeated(struct cpu *c, const struct insn *i)
 	bool conditional = i->aux2 == STR_CMPS || i->aux2 == STR_SCAS;
 	uint64_t n = repeat_count(c, i);
 
+	c->rflags &= ~RFLAGS_RF;
 	for (unsigned k = 0; n; k++) {
 		if (k == ELEMENTS_PER_TURN || (k && attention(c))) {
-			again(c, i);
+			op_again(c, i);
 			return;
 		}
 		string_fns[i->aux2](c, i);
@@ -131,7 +133,7 @@ static void repeated(struct cpu *c, const struct insn *i)
 			return;
 		if (c->rflags & RFLAGS_TF) { /* single step traps after each iteration */
 			if (n)
-				again(c, i);
+				op_again(c, i);
 			return;
 		}
 	}
@@ -222,6 +224,7 @@ static void repeated_runs(struct cpu *c, const struct insn *i)
 		repeated(c, i);
 		return;
 	}
+	c->rflags &= ~RFLAGS_RF;
 	while ((n = c->rcx) != 0) {
 		uint64_t done = run(c, i, n);
 
@@ -231,7 +234,7 @@ static void repeated_runs(struct cpu *c, const struct insn *i)
 		}
 		c->rcx = n - done;
 		if (c->rcx && attention(c)) {
-			again(c, i);
+			op_again(c, i);
 			return;
 		}
 	}

@@ -121,7 +121,7 @@ static void op_invlpg(struct cpu *c, const struct insn *i)
 	if (c->mode != MODE_64 || i->seg >= SEG_FS)
 		va += c->seg[i->seg].base;
 	if (access_canonical(c, va))
-		mmu_invlpg(c, cpu_long_mode(c) ? va : (uint32_t)va);
+		mmu_invlpg(c, c->mode == MODE_64 ? va : (uint32_t)va);
 }
 
 static void op_invpcid(struct cpu *c, const struct insn *i)
