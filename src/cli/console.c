@@ -397,11 +397,6 @@ void console_detach(struct console *c)
 	pthread_mutex_unlock(&c->guest_lock);
 }
 
-bool console_is_terminal(const struct console *c)
-{
-	return c->terminal;
-}
-
 void console_enter(struct console *c)
 {
 	if (c->terminal && terminal_make_raw(c->in.fd))

@@ -52,8 +52,6 @@ void console_print(struct console *c, const char *text);
 /* Waits until buffered output is out, timeout_ns at most. */
 void console_drain(struct console *c, uint64_t timeout_ns);
 
-/* Whether the user types at it, and so the escape key works. */
-bool console_is_terminal(const struct console *c);
 /* Hand the terminal to the guest, and take it back. */
 void console_enter(struct console *c);
 void console_leave(struct console *c);

@@ -85,17 +85,6 @@ void debug_after_insn(struct cpu *c, bool tf)
 		raise_debug(c, c->db_pending);
 }
 
-void debug_check_data(struct cpu *c, gva_t va, unsigned len, bool write)
-{
-	for (unsigned n = 0; n < 4; n++) {
-		struct breakpoint b = breakpoint_read(c, n);
-		bool kind = b.kind == BREAK_ACCESS || (b.kind == BREAK_WRITE && write);
-
-		if (b.armed && kind && overlaps(&b, va, len))
-			c->db_pending |= (uint32_t)BIT(n);
-	}
-}
-
 void debug_check_io(struct cpu *c, uint16_t port, unsigned size)
 {
 	if (!(c->cr4 & CR4_DE))

@@ -22,7 +22,5 @@ static inline bool debug_needs_slow(const struct cpu *c)
 void debug_before_insn(struct cpu *c);
 /* Raises #DB for what the instruction that just completed has hit; tf: TF was set when it began. */
 void debug_after_insn(struct cpu *c, bool tf);
-/* Notes a data breakpoint that [va, va+len) touches. */
-void debug_check_data(struct cpu *c, gva_t va, unsigned len, bool write);
 /* Notes an I/O breakpoint (CR4.DE). */
 void debug_check_io(struct cpu *c, uint16_t port, unsigned size);
