@@ -159,6 +159,17 @@ static void report_sequence(struct oracle_check *k, const struct oracle_batch *b
 	oracle_print_difference(&x->out[0], &x->memory[0], &y->out[0], &y->memory[0], 0);
 }
 
+static void count_excuse(struct oracle_check *k, const char *why)
+{
+	unsigned n = 0;
+
+	while (n < CHECK_EXCUSES - 1 && k->excuse[n].why && k->excuse[n].why != why)
+		n++;
+	k->excuse[n].why = why;
+	k->excuse[n].count++;
+	k->excused++;
+}
+
 /* The scratch batch runs instruction n alone from a state where it differs. */
 static bool report_single(struct oracle_check *k, const struct oracle_sequence *seq, unsigned n,
                           const struct oracle_outcome *x, const struct oracle_outcome *y,
@@ -174,7 +185,7 @@ static bool report_single(struct oracle_check *k, const struct oracle_sequence *
 		return false;
 	excuse = oracle_excuse(in, &z, op, diff, &x->out[0], &y->out[0]);
 	if (excuse) {
-		k->excused++;
+		count_excuse(k, excuse);
 		return true;
 	}
 	k->differences++;

@@ -5,6 +5,8 @@
 
 #include "oracle.h"
 
+#define CHECK_EXCUSES 16
+
 struct oracle_check {
 	struct oracle_side *native, *engine;
 	ZydisDecoder decoder;
@@ -13,6 +15,10 @@ struct oracle_check {
 	unsigned max_per_mnemonic;
 	uint64_t insns[CLASS_COUNT]; /* executed */
 	uint64_t cases, faults, differences, excused, dropped;
+	struct {
+		const char *why;
+		uint64_t count;
+	} excuse[CHECK_EXCUSES];
 	uint32_t seen[ZYDIS_MNEMONIC_MAX_VALUE + 1];  /* differences by mnemonic */
 	struct oracle_outcome native_out, engine_out; /* of the batch with a difference */
 	struct oracle_batch scratch;                  /* for reduction */

@@ -464,6 +464,39 @@ static void aim_memory(struct oracle_rng *r, struct candidate *c, uint64_t addre
 	}
 }
 
+/* Makes the instruction one that must not execute: with a prefix that it does not allow, or longer
+ * than 15 bytes. False when it turns out to be legal after all. */
+static bool spoil(struct oracle_generator *g, enum oracle_class class, struct candidate *c)
+{
+	static const uint8_t before_vex[] = { 0x66, 0xf2, 0xf3, 0x48, 0xf0 };
+	uint8_t prefix = 0xf0;
+	unsigned n = 1, length = c->z.length;
+
+	if (class == CLASS_AVX)
+		prefix = before_vex[rng_below(&g->rng, ARRAY_SIZE(before_vex))];
+	if (rng_chance(&g->rng, 20)) {
+		prefix = 0x2e;
+		n = 16 - length;
+	}
+	memmove(c->bytes + n, c->bytes, length);
+	memset(c->bytes, prefix, n);
+	if (decode(&g->decoder, c))
+		return false;
+	c->z.length = length + n;
+	return true;
+}
+
+static void draw_class(struct oracle_generator *g, enum oracle_class class, uint32_t undefined,
+                       struct candidate *c)
+{
+	do {
+		c->n = 0;
+		make[class](&g->rng, c);
+		put_immediate(&g->rng, c);
+	} while (!decode(&g->decoder, c) || class_of(&c->z) != class || !is_allowed(&g->rng, c) ||
+	         flags_read(c) & undefined);
+}
+
 /* Draws until an instruction fits. The class is chosen first: the odds of a random encoding to be
  * valid differ between them. */
 static void draw(struct oracle_generator *g, uint64_t address, uint32_t undefined,
@@ -474,12 +507,15 @@ static void draw(struct oracle_generator *g, uint64_t address, uint32_t undefine
 	do
 		class = rng_below(&g->rng, CLASS_COUNT);
 	while (!(g->classes & BIT(class)));
-	do {
-		c->n = 0;
-		make[class](&g->rng, c);
-		put_immediate(&g->rng, c);
-	} while (!decode(&g->decoder, c) || class_of(&c->z) != class || !is_allowed(&g->rng, c) ||
-	         flags_read(c) & undefined);
+	draw_class(g, class, undefined, c);
+	if (rng_below(&g->rng, 400) == 0) {
+		struct candidate spoiled = *c;
+
+		if (!is_branch(&c->z) && spoil(g, class, &spoiled)) {
+			*c = spoiled;
+			return;
+		}
+	}
 	aim_memory(&g->rng, c, address);
 }
 

@@ -101,6 +101,8 @@ static void print_summary(const struct oracle_check *k, double seconds)
 		if (k->seen[m])
 			printf("  %-16s %u differences\n",
 			       m ? ZydisMnemonicGetString(m) : "(sequence)", k->seen[m]);
+	for (unsigned n = 0; n < CHECK_EXCUSES && k->excuse[n].why; n++)
+		printf("  excused %5lu: %s\n", k->excuse[n].count, k->excuse[n].why);
 	printf("%lu instructions", total_insns(k));
 	for (unsigned i = 0; i < CLASS_COUNT; i++)
 		printf(", %s %lu", oracle_class_name[i], k->insns[i]);
