@@ -35,6 +35,21 @@ NO_LIMITS = "TCG checks neither limits nor types at an access"
 NO_GD = "TCG knows no general detect"
 
 GUESTS = {
+    "paging32": {"qemu_fails": {
+        "4 MiB PDE with bit 21": NO_P,
+        "2 MiB PDE with bit 13": NO_P,
+        "PTE with bit 62": NO_P,
+        "NX without EFER.NXE": NO_P,
+    }},
+    "paging57": {"qemu_fails": {
+        "not 58": "TCG takes any LSTAR",
+        "PML5E with PS": NO_P,
+    }},
+    "v86": {"qemu_fails": {
+        "beyond 64 KiB raises #GP(0)": NO_LIMITS,
+        "a word across 64 KiB raises #GP(0)": NO_LIMITS,
+    }},
+    "triple": {"status": 2, "qemu_status": 0},
     "segments": {"qemu_fails": {
         "behind the limit": NO_LIMITS,
         "dword that crosses it": NO_LIMITS,

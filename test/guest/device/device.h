@@ -7,17 +7,17 @@
 #include "guest.h"
 
 /* Ports and pages that are the same on every PC, or that QEMU's boards agree on. */
-#define PORT_PIC0      0x20
-#define PORT_PIC1      0xa0
-#define PORT_ELCR      0x4d0
-#define PORT_PIT0      0x40
-#define PORT_PIT_GATE  0x61
-#define PORT_RTC       0x70
-#define PORT_PM_TIMER  0x608
-#define PORT_TEST_IRQ  0x2000 /* pc-testdev: + n, the level of ISA line n */
-#define IOAPIC_BASE    0xfec00000ul
-#define HPET_BASE      0xfed00000ul
-#define LAPIC_BASE     0xfee00000ul
+#define PORT_PIC0     0x20
+#define PORT_PIC1     0xa0
+#define PORT_ELCR     0x4d0
+#define PORT_PIT0     0x40
+#define PORT_PIT_GATE 0x61
+#define PORT_RTC      0x70
+#define PORT_PM_TIMER 0x608
+#define PORT_TEST_IRQ 0x2000 /* pc-testdev: + n, the level of ISA line n */
+#define IOAPIC_BASE   0xfec00000ul
+#define HPET_BASE     0xfed00000ul
+#define LAPIC_BASE    0xfee00000ul
 
 static inline void out16(uint16_t port, uint16_t v)
 {
@@ -93,13 +93,13 @@ uint64_t stopwatch_us(struct stopwatch *w); /* call at least every 4 s */
 void delay_us(uint64_t us);
 
 /* Until cond, or for ms; gives cond. */
-#define WAIT_FOR(cond, ms)                                                  \
-	({                                                                  \
-		struct stopwatch wait_;                                     \
-		stopwatch_start(&wait_);                                    \
-		while (!(cond) && stopwatch_us(&wait_) < (ms) * 1000ull)    \
-			pause();                                            \
-		(bool)(cond);                                               \
+#define WAIT_FOR(cond, ms)                                             \
+	({                                                             \
+		struct stopwatch wait_;                                \
+		stopwatch_start(&wait_);                               \
+		while (!(cond) && stopwatch_us(&wait_) < (ms)*1000ull) \
+			pause();                                       \
+		(bool)(cond);                                          \
 	})
 
 /* Is v within percent of want? */
@@ -123,7 +123,7 @@ extern struct irq_counts irq_counts[MAX_CPUS];
 extern void (*irq_end)(unsigned vector);
 
 void irq_begin(void (*end)(unsigned vector));
-void irq_clear(void);             /* the caller's counts */
+void irq_clear(void); /* the caller's counts */
 struct irq_counts *irq_mine(void);
 
 /* The local APIC, through its page or through MSRs. Registers are offsets in the page. */
@@ -163,17 +163,17 @@ enum {
 #define APIC_PERIODIC 0x20000u
 #define APIC_DEADLINE 0x40000u
 
-#define ICR_FIXED    0x000u
-#define ICR_LOWEST   0x100u
-#define ICR_NMI      0x400u
-#define ICR_INIT     0x500u
-#define ICR_STARTUP  0x600u
-#define ICR_LOGICAL  0x800u
-#define ICR_ASSERT   0x4000u
-#define ICR_LEVEL    0x8000u
-#define ICR_SELF     0x40000u
-#define ICR_ALL      0x80000u
-#define ICR_OTHERS   0xc0000u
+#define ICR_FIXED   0x000u
+#define ICR_LOWEST  0x100u
+#define ICR_NMI     0x400u
+#define ICR_INIT    0x500u
+#define ICR_STARTUP 0x600u
+#define ICR_LOGICAL 0x800u
+#define ICR_ASSERT  0x4000u
+#define ICR_LEVEL   0x8000u
+#define ICR_SELF    0x40000u
+#define ICR_ALL     0x80000u
+#define ICR_OTHERS  0xc0000u
 
 extern bool apic_x2; /* all CPUs are in x2APIC mode */
 

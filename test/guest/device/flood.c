@@ -6,7 +6,8 @@
 
 static void test_serial(void)
 {
-	static const char line[] = "a line of sixty-four bytes for the serial port to take or lose\r\n";
+	static const char line[] =
+	        "a line of sixty-four bytes for the serial port to take or lose\r\n";
 
 	for (unsigned i = 0; i < LINES; i++) {
 		const char *at = line;
@@ -26,11 +27,10 @@ static void test_storm(const char *name)
 	irq_clear();
 	irq_enable();
 	stopwatch_start(&w);
-	while (stopwatch_us(&w) < 100000)
+	while (stopwatch_us(&w) < 5000000 && (work < 1000 || irq_mine()->total < 20))
 		work++;
 	irq_disable();
-	print_hex(work);print(" ");print_hex(irq_mine()->total);print("\n");
-	ok(name, work > 20 && irq_mine()->total > 20);
+	ok(name, work >= 1000 && irq_mine()->total >= 20);
 }
 
 static void test_lapic(void)

@@ -18,7 +18,7 @@
 #define CAN_REPEAT    0x10u
 #define SET_VALUE     0x40u
 
-#define TIMER_32      0x100u
+#define TIMER_32 0x100u
 
 #define VECTOR 0x55
 

@@ -99,7 +99,8 @@ static void check_tpr(void)
 	send_self(0x6f);
 	send_self(0x70);
 	irq_window();
-	ok("it holds back its class and lower", irq_mine()->of[0x70] == 1 && irq_mine()->total == 1);
+	ok("it holds back its class and lower",
+	   irq_mine()->of[0x70] == 1 && irq_mine()->total == 1);
 	write_cr8(5);
 	ok_equal("CR8 writes it", apic_read(APIC_TPR), 0x50);
 	irq_window();

@@ -52,8 +52,12 @@ static const struct {
 	const char *word;
 	void (*end)(void);
 } ways[] = {
-	{ "i8042", reset_by_i8042 }, { "port92", reset_by_port92 }, { "cf9", reset_by_cf9 },
-	{ "s5", power_off },         { "triple", triple_fault },    { "halt", halt },
+	{ "i8042", reset_by_i8042 },
+	{ "port92", reset_by_port92 },
+	{ "cf9", reset_by_cf9 },
+	{ "s5", power_off },
+	{ "triple", triple_fault },
+	{ "halt", halt },
 	{ "spin", spin },
 };
 

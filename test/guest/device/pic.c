@@ -28,7 +28,7 @@ static void raise_edge(unsigned n)
 static void unmask(unsigned lines)
 {
 	out8(PORT_PIC0 + 1, (uint8_t)~lines);
-	out8(PORT_PIC1 + 1, (uint8_t)~(lines >> 8));
+	out8(PORT_PIC1 + 1, (uint8_t) ~(lines >> 8));
 }
 
 static void start(void (*end)(unsigned vector))
@@ -122,7 +122,8 @@ static void test_cascade(void)
 	ok_equal("in service there", pic_register(PORT_PIC1, READ_ISR), 4);
 	ok_equal("and on the first chip's line 2", pic_register(PORT_PIC0, READ_ISR), 4);
 	pic_end(BASE + 10);
-	ok("ended on both", !pic_register(PORT_PIC0, READ_ISR) && !pic_register(PORT_PIC1, READ_ISR));
+	ok("ended on both",
+	   !pic_register(PORT_PIC0, READ_ISR) && !pic_register(PORT_PIC1, READ_ISR));
 }
 
 static void end_thrice(unsigned vector)

@@ -11,7 +11,8 @@
 
 static void set_gate(bool on)
 {
-	out8(PORT_PIT_GATE, (uint8_t)((in8(PORT_PIT_GATE) & ~(GATE2 | SPEAKER)) | (on ? GATE2 : 0)));
+	out8(PORT_PIT_GATE,
+	     (uint8_t)((in8(PORT_PIT_GATE) & ~(GATE2 | SPEAKER)) | (on ? GATE2 : 0)));
 }
 
 static bool output(void)

@@ -49,8 +49,8 @@ static void test_widths(void)
 	uint32_t whole = in32(PORT_PM_TIMER);
 	uint32_t low = in16(PORT_PM_TIMER), high = in16(PORT_PM_TIMER + 2);
 
-	ok("words are its parts", ((low - whole) & 0xffff) < 0x8000 &&
-	                          ((high - (whole >> 16)) & 0xff) <= 1);
+	ok("words are its parts",
+	   ((low - whole) & 0xffff) < 0x8000 && ((high - (whole >> 16)) & 0xff) <= 1);
 	out32(PORT_PM_TIMER, 0);
 	ok("writes do nothing", ((in32(PORT_PM_TIMER) - whole) & 0xffffff) < 0x100000);
 }

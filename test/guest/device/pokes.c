@@ -1,6 +1,6 @@
 /*
- * A guest that pokes everything: each port in each width, each page of device memory, ROM, the chips'
- * registers with nonsense. None of it may end the machine or stop it.
+ * A guest that pokes everything: each port in each width, each page of device memory, ROM, the
+ * chips' registers with nonsense. None of it may end the machine or stop it.
  */
 #include "device.h"
 

@@ -1,7 +1,18 @@
 /* The real-time clock: a sane time, updates, alarms and periodic interrupts, CMOS memory. */
 #include "device.h"
 
-enum { SECONDS, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM, WEEKDAY, DAY, MONTH, YEAR };
+enum {
+	SECONDS,
+	SECONDS_ALARM,
+	MINUTES,
+	MINUTES_ALARM,
+	HOURS,
+	HOURS_ALARM,
+	WEEKDAY,
+	DAY,
+	MONTH,
+	YEAR
+};
 enum { REG_A = 10, REG_B, REG_C, REG_D, CENTURY = 0x32 };
 
 #define A_UIP 0x80
@@ -47,8 +58,10 @@ static void test_time(void)
 	ok("24 hours a day", get(REG_B) & B_24H);
 	WAIT_FOR(!(get(REG_A) & A_UIP), 2000);
 	year = field(CENTURY) * 100 + field(YEAR);
-	ok("seconds, minutes, hours", field(SECONDS) < 60 && field(MINUTES) < 60 && field(HOURS) < 24);
-	ok("day, month, weekday", field(DAY) - 1 < 31 && field(MONTH) - 1 < 12 && field(WEEKDAY) - 1 < 7);
+	ok("seconds, minutes, hours",
+	   field(SECONDS) < 60 && field(MINUTES) < 60 && field(HOURS) < 24);
+	ok("day, month, weekday",
+	   field(DAY) - 1 < 31 && field(MONTH) - 1 < 12 && field(WEEKDAY) - 1 < 7);
 	ok("a year of this century", year >= 2022 && year < 2100);
 }
 

@@ -55,7 +55,10 @@ static void test_iomem(void)
 	__asm__ volatile("addl $0x10, %0" : "+m"(*(volatile uint32_t *)p) : : "memory");
 	ok_equal("a read and a write", p[0], 0x12);
 	v = 0x5a5a;
-	__asm__ volatile("xchg %0, %1" : "+r"(v), "+m"(*(volatile uint64_t *)(p + 0x20)) : : "memory");
+	__asm__ volatile("xchg %0, %1"
+	                 : "+r"(v), "+m"(*(volatile uint64_t *)(p + 0x20))
+	                 :
+	                 : "memory");
 	ok_equal("an exchange", *(volatile uint64_t *)(p + 0x20), 0x5a5a);
 }
 

@@ -25,13 +25,13 @@ static void request(void)
 }
 
 #define INC "inc %%ebx\n\t"
-#define WINDOW(code)                                                                          \
-	do {                                                                                  \
-		request();                                                                    \
-		__asm__ volatile("xor %%ebx, %%ebx\n\t" code INC INC INC "cli"                \
-		                 :                                                            \
-		                 : "r"((uint64_t)SEL_DATA)                                    \
-		                 : "rbx", "rax", "memory", "cc");                             \
+#define WINDOW(code)                                                           \
+	do {                                                                   \
+		request();                                                     \
+		__asm__ volatile("xor %%ebx, %%ebx\n\t" code INC INC INC "cli" \
+		                 :                                             \
+		                 : "r"((uint64_t)SEL_DATA)                     \
+		                 : "rbx", "rax", "memory", "cc");              \
 	} while (0)
 
 static void test_sti(void)

@@ -25,8 +25,9 @@ static void test_from_xapic(void)
 	ok("it starts as an xAPIC", mode_is(BASE_EN));
 	ok_equal("a page at the usual place", base & ~0xffful, LAPIC_BASE);
 	ok("its MSRs fault", try_read_msr(MSR_X2APIC + 2, &v) == EXC_GP);
-	ok("reserved bits of the base fault", try_write_msr(MSR_APIC_BASE, base | 1) == EXC_GP &&
-	                                      try_write_msr(MSR_APIC_BASE, base | 1ul << 60) == EXC_GP);
+	ok("reserved bits of the base fault",
+	   try_write_msr(MSR_APIC_BASE, base | 1) == EXC_GP &&
+	           try_write_msr(MSR_APIC_BASE, base | 1ul << 60) == EXC_GP);
 	ok("EXTD without EN faults", set_mode(BASE_EXTD) == EXC_GP && mode_is(BASE_EN));
 	ok("xAPIC to x2APIC", set_mode(BASE_EN | BASE_EXTD) == NO_TRAP);
 	ok("is there", mode_is(BASE_EN | BASE_EXTD));
@@ -73,7 +74,8 @@ static void test_msrs(void)
 	uint64_t v;
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
-		ok(bad[i].name, try_write_msr(MSR_X2APIC + bad[i].reg / 16, bad[i].value) == EXC_GP);
+		ok(bad[i].name,
+		   try_write_msr(MSR_X2APIC + bad[i].reg / 16, bad[i].value) == EXC_GP);
 	ok("EOI is write-only", try_read_msr(MSR_X2APIC + APIC_EOI / 16, &v) == EXC_GP);
 	ok("self-IPI is write-only", try_read_msr(MSR_X2APIC + APIC_SELF / 16, &v) == EXC_GP);
 	ok("a register that is none faults", try_read_msr(MSR_X2APIC + 4, &v) == EXC_GP);
@@ -132,8 +134,7 @@ static void test_deadline(void)
 	deadline = read_tsc() + 20000000;
 	write_msr(MSR_TSC_DEADLINE, deadline);
 	write_msr(MSR_TSC, deadline - 1000000);
-	ok("setting the TSC forward brings it nearer",
-	   ({
+	ok("setting the TSC forward brings it nearer", ({
 		   while (irq_mine()->total < 3)
 			   irq_sleep();
 		   read_tsc() >= deadline;
