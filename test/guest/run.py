@@ -49,6 +49,12 @@ GUESTS = {
         "beyond 64 KiB raises #GP(0)": NO_LIMITS,
         "a word across 64 KiB raises #GP(0)": NO_LIMITS,
     }},
+    "real": {"qemu_fails": {
+        "a word across 64 KiB raises #GP": NO_LIMITS,
+        "at the instruction": NO_LIMITS,
+        "an offset beyond 64 KiB raises #GP": NO_LIMITS,
+        "the same with ES": NO_LIMITS,
+    }},
     "triple": {"status": 2, "qemu_status": 0},
     "segments": {"qemu_fails": {
         "behind the limit": NO_LIMITS,
