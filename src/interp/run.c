@@ -207,6 +207,9 @@ static void decode_crossing(struct cpu *c, gva_t va, const uint8_t *host, unsign
 	uint8_t buf[16] = { 0 };
 	struct crossing *x;
 
+	/* The limit comes before the page: the first byte on the next one is needed. */
+	if (host && c->mode != MODE_64 && c->rip + avail > c->seg[SEG_CS].limit)
+		interp_raise(c, EXC_GP, 0);
 	if (host)
 		memcpy(buf, host, avail);
 	fetch_rest(c, va, buf, host ? avail : 0);

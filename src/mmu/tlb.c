@@ -86,7 +86,7 @@ void mmu_set_cr3(struct cpu *c, uint64_t value)
 static bool needs_checks(const struct cpu *c)
 {
 	/* A data or I/O breakpoint armed, or alignment checks in force. */
-	for (unsigned n = 0; n < 4; n++)
+	for (unsigned n = 0; n < 4 && c->dr7 & 0xff; n++)
 		if ((c->dr7 >> (2 * n) & 3) && (c->dr7 >> (16 + 4 * n) & 3))
 			return true;
 	return c->cpl == 3 && (c->cr0 & CR0_AM) && (c->rflags & RFLAGS_AC);

@@ -148,12 +148,37 @@ static void repeated_instruction_gets_on(void **state)
 	}
 }
 
+/* An instruction that goes on beyond the limit is #GP, even if the next page is missing. */
+static void limit_comes_before_the_page(void **state)
+{
+	const uint32_t directory = 0x100003, table = 0x3;
+	const uint8_t code[] = { 0x66, 0xb8 }; /* mov eax, imm32; cut short */
+	struct machine *m = *state;
+	struct cpu *c = &m->cpu;
+
+	/* Only page 0 to 1 of linear memory is there. */
+	assert_int_equal(mem_write(m->mem, 0x200000, &directory, 4), 0);
+	assert_int_equal(mem_write(m->mem, 0x100000, &table, 4), 0);
+	assert_int_equal(mem_write(m->mem, 0xffe, code, sizeof(code)), 0);
+	c->cr3 = 0x200000;
+	c->cr0 = CR0_PE | CR0_PG | CR0_ET;
+	c->seg[SEG_CS].limit = 0xfff;
+	c->idtr.limit = 0;
+	c->rip = 0xffe;
+	cpu_update_mode(c);
+	mmu_flush_all(c);
+	assert_false(step(m) && step(m) && step(m)); /* without an IDT it ends in shutdown */
+	assert_int_equal(c->stats.exceptions[EXC_PF], 0);
+	assert_true(c->stats.exceptions[EXC_GP] > 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(kick_reaches_into_a_shadow, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(faulting_iret_unblocks_nmi, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(repeated_instruction_gets_on, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(limit_comes_before_the_page, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
