@@ -37,6 +37,8 @@ NO_GD = "TCG knows no general detect"
 GUESTS = {
     "paging32": {"qemu_fails": {
         "4 MiB PDE with bit 21": NO_P,
+        "PDPTEs stay as they were loaded": "TCG reads them at every walk",
+        "a reserved bit in a PDPTE raises #GP": "TCG reads them at every walk",
         "2 MiB PDE with bit 13": NO_P,
         "PTE with bit 62": NO_P,
         "NX without EFER.NXE": NO_P,
@@ -54,6 +56,13 @@ GUESTS = {
         "at the instruction": NO_LIMITS,
         "an offset beyond 64 KiB raises #GP": NO_LIMITS,
         "the same with ES": NO_LIMITS,
+    }},
+    "fpu_state": {"qemu_fails": {
+        "FXRSTOR of a reserved MXCSR bit raises #GP": "TCG takes any MXCSR",
+        "LDMXCSR of one raises #GP": "TCG takes any MXCSR",
+        "XRSTOR of a reserved MXCSR bit raises #GP": "TCG takes any MXCSR",
+        "XSAVE with TS raises #NM": "TCG does not look at CR0.TS there",
+        "XRSTOR with TS raises #NM": "TCG does not look at CR0.TS there",
     }},
     "triple": {"status": 2, "qemu_status": 0},
     "segments": {"qemu_fails": {
