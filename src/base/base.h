@@ -11,20 +11,21 @@
 typedef uint64_t gpa_t;
 typedef uint64_t gva_t;
 
-#define ARRAY_SIZE(a)     (sizeof(a) / sizeof((a)[0]))
-#define BIT(n)            (1ull << (n))
-#define KiB               1024ull
-#define MiB               (1024 * KiB)
-#define GiB               (1024 * MiB)
-#define PAGE_SIZE         4096ull
-#define PAGE_MASK         (~(PAGE_SIZE - 1))
-#define likely(x)         __builtin_expect(!!(x), 1)
-#define unlikely(x)       __builtin_expect(!!(x), 0)
+#define ARRAY_SIZE(a)                 (sizeof(a) / sizeof((a)[0]))
+#define BIT(n)                        (1ull << (n))
+#define KiB                           1024ull
+#define MiB                           (1024 * KiB)
+#define GiB                           (1024 * MiB)
+#define PAGE_SIZE                     4096ull
+#define PAGE_MASK                     (~(PAGE_SIZE - 1))
+#define likely(x)                     __builtin_expect(!!(x), 1)
+#define unlikely(x)                   __builtin_expect(!!(x), 0)
 #define container_of(p, type, member) ((type *)((char *)(p)-offsetof(type, member)))
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
-/* Messages go to stderr as one line "trapeze: TEXT"; those above the level are dropped. Default LOG_WARN. */
+/* Messages go to stderr as one line "trapeze: TEXT"; those above the level are dropped. Default
+ * LOG_WARN. */
 void log_set_level(enum log_level level);
 void log_msg(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 #define log_error(...) log_msg(LOG_ERROR, __VA_ARGS__)
@@ -39,7 +40,8 @@ uint64_t clock_ns(void);
 uint64_t clock_utc_ns(void);
 
 /* The host's time-stamp counter, and its frequency in Hz: from CPUID 0x15 or the kernel's perf
- * page where they give it, else measured for about 10 ms. Call the second once and keep the result. */
+ * page where they give it, else measured for about 10 ms. Call the second once and keep the result.
+ */
 static inline uint64_t clock_tsc(void)
 {
 	return __builtin_ia32_rdtsc();

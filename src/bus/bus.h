@@ -1,9 +1,10 @@
 /*
  * The board's buses: port and memory-mapped ranges, interrupt lines as values, MSI.
  *
- * Lock: bus.lock serialises every access to devices, from vCPU threads (bus_read, bus_write take it)
- * and from the event loop (a device's timer or fd callback takes it with bus_lock). A device has no
- * lock of its own; the local APIC, which is per vCPU, is the exception and comes after bus.lock.
+ * Lock: bus.lock serialises every access to devices, from vCPU threads (bus_read, bus_write take
+ * it) and from the event loop (a device's timer or fd callback takes it with bus_lock). A device
+ * has no lock of its own; the local APIC, which is per vCPU, is the exception and comes after
+ * bus.lock.
  */
 #pragma once
 
@@ -17,8 +18,8 @@ struct bus_ops {
 	/* off is relative to the range; size is 1, 2, 4 or 8 and never leaves the range. */
 	uint64_t (*read)(void *dev, uint64_t off, unsigned size);
 	void (*write)(void *dev, uint64_t off, unsigned size, uint64_t value);
-	/* The widest access that the device decodes; wider ones are split into bytes, as a chipset does
-	 * for 8-bit ISA chips. 0: any size. */
+	/* The widest access that the device decodes; wider ones are split into bytes, as a chipset
+	 * does for 8-bit ISA chips. 0: any size. */
 	unsigned max_size;
 };
 
@@ -39,7 +40,7 @@ int bus_init(struct bus *b);
 void bus_fini(struct bus *b);
 /* -EEXIST when the range meets another, -ENOSPC when the table is full. Only before vCPUs run. */
 int bus_add(struct bus *b, enum bus_space space, uint64_t base, uint64_t len,
-	    const struct bus_ops *ops, void *dev, const char *name);
+            const struct bus_ops *ops, void *dev, const char *name);
 /* False when nothing answers: reads then give all ones, writes are lost. An access that straddles
  * the end of a range is split into bytes. */
 bool bus_read(struct bus *b, enum bus_space space, uint64_t addr, unsigned size, uint64_t *value);
@@ -47,7 +48,8 @@ bool bus_write(struct bus *b, enum bus_space space, uint64_t addr, unsigned size
 void bus_lock(struct bus *b);
 void bus_unlock(struct bus *b);
 
-/* An interrupt line as a value: give a device one and it needs to know nothing about who listens. */
+/* An interrupt line as a value: give a device one and it needs to know nothing about who listens.
+ */
 struct irq_line {
 	void (*set)(void *opaque, unsigned n, bool level);
 	void *opaque;

@@ -179,7 +179,8 @@ static int prepare(struct run *r)
 		.debug = on_debug,
 		.opaque = r,
 	};
-	/* First: an engine's handlers take the signals that guest code causes and pass on the rest. */
+	/* First: an engine's handlers take the signals that guest code causes and pass on the rest.
+	 */
 	terminal_catch_crashes();
 	rc = vm_new(&r->vm, &r->opts.vm, err, sizeof(err));
 	if (rc)

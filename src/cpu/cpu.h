@@ -4,8 +4,8 @@
  *
  * Arithmetic flags are kept lazily, as the last result and the carries out of each bit position
  * (the scheme of Mihocka and Shwartsman, "Virtualization Without Direct Execution", ISCA AMAS-BT
- * 2008): ZF, SF and PF follow from the result, CF, OF and AF from the carries. src/cpu/flags.h has the
- * accessors; nobody else reads flag_res and flag_aux.
+ * 2008): ZF, SF and PF follow from the result, CF, OF and AF from the carries. src/cpu/flags.h has
+ * the accessors; nobody else reads flag_res and flag_aux.
  *
  * Threads: a vCPU's own thread owns all of it, except `attention`, which anyone may set,
  * and msr.tsc_offset, which anyone may read.
@@ -25,7 +25,8 @@ enum { R_RAX, R_RCX, R_RDX, R_RBX, R_RSP, R_RBP, R_RSI, R_RDI };
 enum seg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR, SEG_COUNT };
 
 /* Segment register with its hidden part. attr is the VMX access-rights format (SDM 3C 24.4.1): bits
- * 3:0 type, 4 S, 6:5 DPL, 7 P, 12 AVL, 13 L, 14 D/B, 15 G, 16 unusable. limit is in bytes, scaled. */
+ * 3:0 type, 4 S, 6:5 DPL, 7 P, 12 AVL, 13 L, 14 D/B, 15 G, 16 unusable. limit is in bytes, scaled.
+ */
 struct segment {
 	uint64_t base;
 	uint32_t limit;
@@ -46,24 +47,24 @@ struct dtable {
 	uint16_t limit;
 };
 
-#define RFLAGS_CF   BIT(0)
-#define RFLAGS_1    BIT(1)
-#define RFLAGS_PF   BIT(2)
-#define RFLAGS_AF   BIT(4)
-#define RFLAGS_ZF   BIT(6)
-#define RFLAGS_SF   BIT(7)
-#define RFLAGS_TF   BIT(8)
-#define RFLAGS_IF   BIT(9)
-#define RFLAGS_DF   BIT(10)
-#define RFLAGS_OF   BIT(11)
-#define RFLAGS_IOPL (3ull << 12)
-#define RFLAGS_NT   BIT(14)
-#define RFLAGS_RF   BIT(16)
-#define RFLAGS_VM   BIT(17)
-#define RFLAGS_AC   BIT(18)
-#define RFLAGS_VIF  BIT(19)
-#define RFLAGS_VIP  BIT(20)
-#define RFLAGS_ID   BIT(21)
+#define RFLAGS_CF    BIT(0)
+#define RFLAGS_1     BIT(1)
+#define RFLAGS_PF    BIT(2)
+#define RFLAGS_AF    BIT(4)
+#define RFLAGS_ZF    BIT(6)
+#define RFLAGS_SF    BIT(7)
+#define RFLAGS_TF    BIT(8)
+#define RFLAGS_IF    BIT(9)
+#define RFLAGS_DF    BIT(10)
+#define RFLAGS_OF    BIT(11)
+#define RFLAGS_IOPL  (3ull << 12)
+#define RFLAGS_NT    BIT(14)
+#define RFLAGS_RF    BIT(16)
+#define RFLAGS_VM    BIT(17)
+#define RFLAGS_AC    BIT(18)
+#define RFLAGS_VIF   BIT(19)
+#define RFLAGS_VIP   BIT(20)
+#define RFLAGS_ID    BIT(21)
 #define RFLAGS_ARITH (RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF)
 
 #define CR0_PE BIT(0)
@@ -98,10 +99,10 @@ struct dtable {
 #define CR4_SMAP       BIT(21)
 #define CR4_PKE        BIT(22)
 
-#define EFER_SCE  BIT(0)
-#define EFER_LME  BIT(8)
-#define EFER_LMA  BIT(10)
-#define EFER_NXE  BIT(11)
+#define EFER_SCE   BIT(0)
+#define EFER_LME   BIT(8)
+#define EFER_LMA   BIT(10)
+#define EFER_NXE   BIT(11)
 #define EFER_FFXSR BIT(14)
 
 #define XCR0_X87  BIT(0)
@@ -110,11 +111,30 @@ struct dtable {
 #define XCR0_PKRU BIT(9)
 
 /* Vectors, SDM 3A table 6-1. */
-enum { EXC_DE, EXC_DB, EXC_NMI, EXC_BP, EXC_OF, EXC_BR, EXC_UD, EXC_NM, EXC_DF, EXC_TS = 10,
-       EXC_NP, EXC_SS, EXC_GP, EXC_PF, EXC_MF = 16, EXC_AC, EXC_MC, EXC_XM };
+enum {
+	EXC_DE,
+	EXC_DB,
+	EXC_NMI,
+	EXC_BP,
+	EXC_OF,
+	EXC_BR,
+	EXC_UD,
+	EXC_NM,
+	EXC_DF,
+	EXC_TS = 10,
+	EXC_NP,
+	EXC_SS,
+	EXC_GP,
+	EXC_PF,
+	EXC_MF = 16,
+	EXC_AC,
+	EXC_MC,
+	EXC_XM
+};
 
 /* Bits of cpu.attention: reasons to leave the inner loop and look. */
-#define ATTN_INTR BIT(0) /* the interrupt controller has something; ask with EXIT_INTACK when IF allows */
+#define ATTN_INTR \
+	BIT(0) /* the interrupt controller has something; ask with EXIT_INTACK when IF allows */
 #define ATTN_NMI  BIT(1)
 #define ATTN_INIT BIT(2)
 #define ATTN_SIPI BIT(3) /* cpu.sipi_vector is valid */
@@ -127,11 +147,11 @@ enum cpu_mode { MODE_16, MODE_32, MODE_64, MODE_COUNT };
 
 /* x87, SSE and AVX state in the standard (not compacted) XSAVE layout, SDM 1 13.4: legacy region
  * 512 bytes (MXCSR at 24, ST0.. at 32, XMM0.. at 160), header 64, AVX high halves at 576. */
-#define FPU_MXCSR   24
-#define FPU_ST      32
-#define FPU_XMM     160
-#define FPU_YMMH    576
-#define FPU_BYTES   832
+#define FPU_MXCSR 24
+#define FPU_ST    32
+#define FPU_XMM   160
+#define FPU_YMMH  576
+#define FPU_BYTES 832
 struct fpu {
 	_Alignas(64) uint8_t area[FPU_BYTES];
 };
@@ -181,8 +201,9 @@ struct cpu {
 	uint32_t flag_aux; /* see flags.h */
 	uint8_t cpl;
 	uint8_t mode; /* enum cpu_mode of the code segment in force */
-	bool flat;    /* ES, CS, SS and DS have base 0 and no limit check can fail (always in MODE_64) */
-	bool shadow;  /* interrupts are held off for one instruction (STI, MOV SS, POP SS) */
+	bool flat; /* ES, CS, SS and DS have base 0 and no limit check can fail (always in MODE_64)
+	            */
+	bool shadow; /* interrupts are held off for one instruction (STI, MOV SS, POP SS) */
 	const struct insn *cur;     /* instruction in execution; the block loop's own */
 	const struct insn *stop_at; /* the block loop ends when it reaches this; NULL: after cur */
 	struct tlb_entry *tlb;      /* the TLB of the current privilege mode, see mmu.h */
@@ -210,7 +231,7 @@ struct cpu {
 		int vector; /* -1 when none */
 		uint32_t error;
 	} fault;
-	int delivering; /* vector being delivered, -1 when none: decides double faults */
+	int delivering;    /* vector being delivered, -1 when none: decides double faults */
 	struct exit *exit; /* where the engine wants the exit written that ends run() */
 
 	unsigned id; /* APIC id */
@@ -237,11 +258,12 @@ void cpu_init_signal(struct cpu *c);
 uint64_t cpu_get_rflags(const struct cpu *c);
 void cpu_set_rflags(struct cpu *c, uint64_t value);
 
-/* Recomputes cpl-independent derived state (mode, flat) after CS, DS, ES, SS, CR0 or EFER changed. */
+/* Recomputes cpl-independent derived state (mode, flat) after CS, DS, ES, SS, CR0 or EFER changed.
+ */
 void cpu_update_mode(struct cpu *c);
 
-/* Records a fault and jumps to the run loop, which delivers it (interp/interp.h says more). The second
- * sets CR2 as well; its error is the page-fault error code. */
+/* Records a fault and jumps to the run loop, which delivers it (interp/interp.h says more). The
+ * second sets CR2 as well; its error is the page-fault error code. */
 _Noreturn void cpu_raise(struct cpu *c, int vector, uint32_t error);
 _Noreturn void cpu_raise_pf(struct cpu *c, gva_t va, uint32_t error);
 

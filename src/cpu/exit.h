@@ -10,9 +10,10 @@
 enum exit_reason {
 	EXIT_NONE,
 	/* Answered in place, through cpu_ops.exit(). */
-	EXIT_PIO,    /* .io: port access */
-	EXIT_MMIO,   /* .io: an access to a guest physical address that is not RAM */
-	EXIT_MSR,    /* .msr: an MSR that the vCPU does not keep itself (APIC base, x2APIC, PV clock) */
+	EXIT_PIO,  /* .io: port access */
+	EXIT_MMIO, /* .io: an access to a guest physical address that is not RAM */
+	EXIT_MSR,  /* .msr: an MSR that the vCPU does not keep itself (APIC base, x2APIC, PV clock)
+	            */
 	EXIT_INTACK, /* .vector: the interrupt to deliver, or -1 */
 	EXIT_TPR,    /* .tpr: CR8 */
 	/* Returned from run(). */

@@ -51,8 +51,8 @@ static inline void flags_set_arith(struct cpu *c, uint64_t rflags)
 
 	c->flag_res = res;
 	c->flag_aux = (cf ? AUX_CF : 0) | (cf != of ? AUX_PO : 0) |
-		      (rflags & RFLAGS_AF ? AUX_AF : 0) | (rflags & RFLAGS_SF ? AUX_SFD : 0) |
-		      ((bool)(rflags & RFLAGS_PF) != pf_now ? 0x100 : 0);
+	              (rflags & RFLAGS_AF ? AUX_AF : 0) | (rflags & RFLAGS_SF ? AUX_SFD : 0) |
+	              ((bool)(rflags & RFLAGS_PF) != pf_now ? 0x100 : 0);
 }
 
 static inline uint64_t flags_get_arith(const struct cpu *c)
@@ -74,7 +74,7 @@ static inline uint64_t carries_sub(uint64_t a, uint64_t b, uint64_t res)
 
 /* Sets all six from a result of `bits` width (already sign extended) and its carries. */
 static inline __attribute__((always_inline)) void flags_set_carries(struct cpu *c, unsigned bits,
-								    uint64_t res, uint64_t carries)
+                                                                    uint64_t res, uint64_t carries)
 {
 	uint32_t top;
 
@@ -95,7 +95,8 @@ static inline void flags_set_logic(struct cpu *c, uint64_t res)
 
 static inline void flag_set_cf_of(struct cpu *c, bool cf, bool of)
 {
-	c->flag_aux = (c->flag_aux & ~(AUX_CF | AUX_PO)) | (cf ? AUX_CF : 0) | (cf != of ? AUX_PO : 0);
+	c->flag_aux =
+	        (c->flag_aux & ~(AUX_CF | AUX_PO)) | (cf ? AUX_CF : 0) | (cf != of ? AUX_PO : 0);
 }
 
 /* The sixteen conditions of Jcc, SETcc and CMOVcc (SDM 2 appendix B.1.4.7). */
@@ -104,14 +105,30 @@ static inline __attribute__((always_inline)) bool flags_cond(const struct cpu *c
 	bool r = false;
 
 	switch (cc >> 1) {
-	case 0: r = flag_of(c); break;
-	case 1: r = flag_cf(c); break;
-	case 2: r = flag_zf(c); break;
-	case 3: r = flag_cf(c) || flag_zf(c); break;
-	case 4: r = flag_sf(c); break;
-	case 5: r = flag_pf(c); break;
-	case 6: r = flag_sf(c) != flag_of(c); break;
-	case 7: r = flag_zf(c) || flag_sf(c) != flag_of(c); break;
+	case 0:
+		r = flag_of(c);
+		break;
+	case 1:
+		r = flag_cf(c);
+		break;
+	case 2:
+		r = flag_zf(c);
+		break;
+	case 3:
+		r = flag_cf(c) || flag_zf(c);
+		break;
+	case 4:
+		r = flag_sf(c);
+		break;
+	case 5:
+		r = flag_pf(c);
+		break;
+	case 6:
+		r = flag_sf(c) != flag_of(c);
+		break;
+	case 7:
+		r = flag_zf(c) || flag_sf(c) != flag_of(c);
+		break;
 	}
 	return r ^ (cc & 1);
 }

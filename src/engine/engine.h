@@ -10,14 +10,14 @@
 
 struct engine_ops {
 	const char *name;
-	const char *what; /* one line for --help */
+	const char *what;             /* one line for --help */
 	int (*create)(struct cpu *c); /* 0 or -errno */
 	void (*destroy)(struct cpu *c);
 	void (*run)(struct cpu *c, struct exit *e); /* returns only with an exit */
 	void (*kick)(struct cpu *c);                /* makes run() return EXIT_KICK soon */
 	void (*sync_out)(struct cpu *c);            /* engine -> struct cpu */
 	void (*sync_in)(struct cpu *c);             /* struct cpu -> engine */
-	void (*invalidate)(struct cpu *c);          /* forget everything derived from guest memory */
+	void (*invalidate)(struct cpu *c); /* forget everything derived from guest memory */
 };
 
 extern const struct engine_ops engine_interp;

@@ -1,6 +1,6 @@
 /*
- * The engine "interp": the interpreter of src/interp/ behind the engine table. struct cpu is the reference at
- * all times, so there is nothing to synchronise.
+ * The engine "interp": the interpreter of src/interp/ behind the engine table. struct cpu is the
+ * reference at all times, so there is nothing to synchronise.
  */
 #include "engine/engine.h"
 #include "interp/interp.h"

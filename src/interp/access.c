@@ -8,7 +8,8 @@ static _Noreturn void refuse(struct cpu *c, unsigned seg)
 	interp_raise(c, seg == SEG_SS ? EXC_SS : EXC_GP, 0);
 }
 
-/* May [off, off+size) be reached through the segment? Expand-down data counts from the other end. */
+/* May [off, off+size) be reached through the segment? Expand-down data counts from the other end.
+ */
 static bool within_limit(const struct segment *s, uint32_t off, uint64_t size)
 {
 	uint64_t last = (uint64_t)off + size - 1;

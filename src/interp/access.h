@@ -1,6 +1,7 @@
 /*
  * Guest memory as instruction routines see it: effective addresses, and loads and stores that hit
- * the software TLB inline and go to mmu.c otherwise. All of these raise on a fault and do not return.
+ * the software TLB inline and go to mmu.c otherwise. All of these raise on a fault and do not
+ * return.
  *
  * x86-TSO: an aligned access is one host access of the same size (mmu/host.h), and the host's own
  * ordering is the guest's.
@@ -13,10 +14,11 @@
 #include "mmu/host.h"
 #include "mmu/mmu.h"
 
-/* Effective address checked against its segment, truncated to the address size: the INSN_SLOW path. */
+/* Effective address checked against its segment, truncated to the address size: the INSN_SLOW path.
+ */
 gva_t access_ea_slow(struct cpu *c, const struct insn *i, unsigned size, bool write);
-/* Linear address of seg:off for an access of size bytes, with type and limit checks; any mode. off is
- * truncated to 32 bits outside 64-bit mode. Raises #GP(0), or #SS(0) for SEG_SS. */
+/* Linear address of seg:off for an access of size bytes, with type and limit checks; any mode. off
+ * is truncated to 32 bits outside 64-bit mode. Raises #GP(0), or #SS(0) for SEG_SS. */
 gva_t access_linear(struct cpu *c, unsigned seg, uint64_t off, uint64_t size, bool write);
 
 /* The offset alone, as LEA computes it (before truncation to the operand size). */
@@ -56,24 +58,25 @@ static inline void access_check_code(struct cpu *c, uintptr_t host)
 		c->stop_at = NULL;
 }
 
-#define ACCESS_LOAD(bits)                                                                          \
-	static inline uint##bits##_t load##bits(struct cpu *c, gva_t va, unsigned seg)             \
-	{                                                                                          \
-		const struct tlb_entry *t = access_tlb(c, va);                                     \
-		if (likely(t->read == access_tag(c, va, bits / 8)))                                \
-			return (uint##bits##_t)host_load((void *)(va + t->addend), bits / 8);      \
-		return (uint##bits##_t)mmu_load(c, va, bits / 8, seg);                             \
+#define ACCESS_LOAD(bits)                                                                     \
+	static inline uint##bits##_t load##bits(struct cpu *c, gva_t va, unsigned seg)        \
+	{                                                                                     \
+		const struct tlb_entry *t = access_tlb(c, va);                                \
+		if (likely(t->read == access_tag(c, va, bits / 8)))                           \
+			return (uint##bits##_t)host_load((void *)(va + t->addend), bits / 8); \
+		return (uint##bits##_t)mmu_load(c, va, bits / 8, seg);                        \
 	}
-#define ACCESS_STORE(bits)                                                                         \
-	static inline void store##bits(struct cpu *c, gva_t va, uint##bits##_t value, unsigned seg) \
-	{                                                                                          \
-		const struct tlb_entry *t = access_tlb(c, va);                                     \
-		if (likely(t->write == access_tag(c, va, bits / 8))) {                             \
-			host_store((void *)(va + t->addend), bits / 8, value);                     \
-			access_check_code(c, va + t->addend);                                      \
-			return;                                                                    \
-		}                                                                                  \
-		mmu_store(c, va, bits / 8, value, seg);                                            \
+#define ACCESS_STORE(bits)                                                            \
+	static inline void store##bits(struct cpu *c, gva_t va, uint##bits##_t value, \
+	                               unsigned seg)                                  \
+	{                                                                             \
+		const struct tlb_entry *t = access_tlb(c, va);                        \
+		if (likely(t->write == access_tag(c, va, bits / 8))) {                \
+			host_store((void *)(va + t->addend), bits / 8, value);        \
+			access_check_code(c, va + t->addend);                         \
+			return;                                                       \
+		}                                                                     \
+		mmu_store(c, va, bits / 8, value, seg);                               \
 	}
 ACCESS_LOAD(8)
 ACCESS_LOAD(16)
@@ -85,8 +88,8 @@ ACCESS_STORE(32)
 ACCESS_STORE(64)
 
 /* The same by size in bytes; a constant size folds to one of the above. */
-static inline __attribute__((always_inline)) uint64_t load_size(struct cpu *c, gva_t va, unsigned size,
-								unsigned seg)
+static inline __attribute__((always_inline)) uint64_t load_size(struct cpu *c, gva_t va,
+                                                                unsigned size, unsigned seg)
 {
 	switch (size) {
 	case 1:
@@ -100,7 +103,7 @@ static inline __attribute__((always_inline)) uint64_t load_size(struct cpu *c, g
 	}
 }
 static inline __attribute__((always_inline)) void store_size(struct cpu *c, gva_t va, unsigned size,
-							     uint64_t value, unsigned seg)
+                                                             uint64_t value, unsigned seg)
 {
 	switch (size) {
 	case 1:
@@ -118,8 +121,10 @@ static inline __attribute__((always_inline)) void store_size(struct cpu *c, gva_
 	}
 }
 
-/* Registers by operand size. A 32-bit write clears the upper half; byte numbers 16..19 are AH..BH. */
-static inline __attribute__((always_inline)) uint64_t reg_get(const struct cpu *c, unsigned n, unsigned size)
+/* Registers by operand size. A 32-bit write clears the upper half; byte numbers 16..19 are AH..BH.
+ */
+static inline __attribute__((always_inline)) uint64_t reg_get(const struct cpu *c, unsigned n,
+                                                              unsigned size)
 {
 	switch (size) {
 	case 1:
@@ -133,7 +138,7 @@ static inline __attribute__((always_inline)) uint64_t reg_get(const struct cpu *
 	}
 }
 static inline __attribute__((always_inline)) void reg_set(struct cpu *c, unsigned n, unsigned size,
-							  uint64_t value)
+                                                          uint64_t value)
 {
 	switch (size) {
 	case 1:
@@ -181,5 +186,6 @@ static inline bool access_canonical(const struct cpu *c, gva_t va)
 unsigned stack_address_size(const struct cpu *c); /* 2, 4 or 8 */
 void stack_push(struct cpu *c, unsigned size, uint64_t value);
 uint64_t stack_pop(struct cpu *c, unsigned size);
-uint64_t stack_peek(struct cpu *c, uint64_t offset, unsigned size); /* SS:rSP+offset, nothing popped */
-void stack_add(struct cpu *c, int64_t bytes);                       /* rSP += bytes, at its address size */
+uint64_t stack_peek(struct cpu *c, uint64_t offset,
+                    unsigned size);           /* SS:rSP+offset, nothing popped */
+void stack_add(struct cpu *c, int64_t bytes); /* rSP += bytes, at its address size */

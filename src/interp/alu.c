@@ -2,14 +2,28 @@
  * Two-operand arithmetic and logic, INC, DEC, NEG, NOT, XADD, CMPXCHG.
  *
  * alu() is the meaning of each operation, computed before anything is changed, so that a store that
- * faults leaves flags as they were. The routines below it are alu() with operation, size and operand form
- * made constants: the interpreter's hot set.
+ * faults leaves flags as they were. The routines below it are alu() with operation, size and
+ * operand form made constants: the interpreter's hot set.
  */
 #include "interp/ops.h"
 #include "interp/rmw.h"
 
-enum alu_op { ALU_ADD, ALU_OR, ALU_ADC, ALU_SBB, ALU_AND, ALU_SUB, ALU_XOR, ALU_CMP, ALU_TEST,
-	      ALU_INC, ALU_DEC, ALU_NEG, ALU_NOT, ALU_OPS };
+enum alu_op {
+	ALU_ADD,
+	ALU_OR,
+	ALU_ADC,
+	ALU_SBB,
+	ALU_AND,
+	ALU_SUB,
+	ALU_XOR,
+	ALU_CMP,
+	ALU_TEST,
+	ALU_INC,
+	ALU_DEC,
+	ALU_NEG,
+	ALU_NOT,
+	ALU_OPS
+};
 
 struct alu_out {
 	uint64_t res; /* sign extended */
@@ -33,7 +47,8 @@ INLINE uint32_t keep_cf(const struct cpu *c, uint32_t aux)
 	return (aux & AUX_AF) | (cf ? AUX_CF : 0) | (cf != of ? AUX_PO : 0);
 }
 
-INLINE struct alu_out alu(const struct cpu *c, enum alu_op op, unsigned size, uint64_t a, uint64_t b)
+INLINE struct alu_out alu(const struct cpu *c, enum alu_op op, unsigned size, uint64_t a,
+                          uint64_t b)
 {
 	uint64_t r;
 
@@ -111,32 +126,32 @@ INLINE void alu_mem(struct cpu *c, const struct insn *i, enum alu_op op, unsigne
 	set_flags(c, op, o);
 }
 
-#define ALU_ROUTINES(name, op, bits)                                                               \
-	static void name##bits##_rr(struct cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		alu_reg(c, i, op, bits / 8, reg_get(c, i->src, bits / 8));                         \
-	}                                                                                          \
-	static void name##bits##_ri(struct cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		alu_reg(c, i, op, bits / 8, i->imm);                                               \
-	}                                                                                          \
-	static void name##bits##_rm(struct cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		gva_t va = access_ea(c, i, bits / 8, false);                                       \
-		alu_reg(c, i, op, bits / 8, load##bits(c, va, i->seg));                            \
-	}                                                                                          \
-	static void name##bits##_mr(struct cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		alu_mem(c, i, op, bits / 8, reg_get(c, i->src, bits / 8));                         \
-	}                                                                                          \
-	static void name##bits##_mi(struct cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		alu_mem(c, i, op, bits / 8, i->imm);                                               \
+#define ALU_ROUTINES(name, op, bits)                                       \
+	static void name##bits##_rr(struct cpu *c, const struct insn *i)   \
+	{                                                                  \
+		alu_reg(c, i, op, bits / 8, reg_get(c, i->src, bits / 8)); \
+	}                                                                  \
+	static void name##bits##_ri(struct cpu *c, const struct insn *i)   \
+	{                                                                  \
+		alu_reg(c, i, op, bits / 8, i->imm);                       \
+	}                                                                  \
+	static void name##bits##_rm(struct cpu *c, const struct insn *i)   \
+	{                                                                  \
+		gva_t va = access_ea(c, i, bits / 8, false);               \
+		alu_reg(c, i, op, bits / 8, load##bits(c, va, i->seg));    \
+	}                                                                  \
+	static void name##bits##_mr(struct cpu *c, const struct insn *i)   \
+	{                                                                  \
+		alu_mem(c, i, op, bits / 8, reg_get(c, i->src, bits / 8)); \
+	}                                                                  \
+	static void name##bits##_mi(struct cpu *c, const struct insn *i)   \
+	{                                                                  \
+		alu_mem(c, i, op, bits / 8, i->imm);                       \
 	}
-#define ALU_SIZES(name, op)                                                                        \
-	ALU_ROUTINES(name, op, 8)                                                                  \
-	ALU_ROUTINES(name, op, 16)                                                                 \
-	ALU_ROUTINES(name, op, 32)                                                                 \
+#define ALU_SIZES(name, op)        \
+	ALU_ROUTINES(name, op, 8)  \
+	ALU_ROUTINES(name, op, 16) \
+	ALU_ROUTINES(name, op, 32) \
 	ALU_ROUTINES(name, op, 64)
 
 ALU_SIZES(add, ALU_ADD)
@@ -150,19 +165,19 @@ ALU_SIZES(cmp, ALU_CMP)
 ALU_SIZES(test, ALU_TEST)
 
 /* One operand: the immediate is not there and reads as 0, which these operations ignore. */
-#define ALU_UNARY(name, op, bits)                                                                  \
-	static void name##bits##_r(struct cpu *c, const struct insn *i)                            \
-	{                                                                                          \
-		alu_reg(c, i, op, bits / 8, 0);                                                    \
-	}                                                                                          \
-	static void name##bits##_m(struct cpu *c, const struct insn *i)                            \
-	{                                                                                          \
-		alu_mem(c, i, op, bits / 8, 0);                                                    \
+#define ALU_UNARY(name, op, bits)                                       \
+	static void name##bits##_r(struct cpu *c, const struct insn *i) \
+	{                                                               \
+		alu_reg(c, i, op, bits / 8, 0);                         \
+	}                                                               \
+	static void name##bits##_m(struct cpu *c, const struct insn *i) \
+	{                                                               \
+		alu_mem(c, i, op, bits / 8, 0);                         \
 	}
-#define ALU_UNARY_SIZES(name, op)                                                                  \
-	ALU_UNARY(name, op, 8)                                                                     \
-	ALU_UNARY(name, op, 16)                                                                    \
-	ALU_UNARY(name, op, 32)                                                                    \
+#define ALU_UNARY_SIZES(name, op) \
+	ALU_UNARY(name, op, 8)    \
+	ALU_UNARY(name, op, 16)   \
+	ALU_UNARY(name, op, 32)   \
 	ALU_UNARY(name, op, 64)
 
 ALU_UNARY_SIZES(inc, ALU_INC)
@@ -172,13 +187,14 @@ ALU_UNARY_SIZES(not, ALU_NOT)
 
 enum form { FORM_RR, FORM_RI, FORM_RM, FORM_MR, FORM_MI, FORMS };
 
-#define ALU_ROW(name, bits)                                                                        \
-	{                                                                                          \
-		name##bits##_rr, name##bits##_ri, name##bits##_rm, name##bits##_mr, name##bits##_mi \
+#define ALU_ROW(name, bits)                                                         \
+	{                                                                           \
+		name##bits##_rr, name##bits##_ri, name##bits##_rm, name##bits##_mr, \
+		        name##bits##_mi                                             \
 	}
-#define ALU_TABLE(name)                                                                            \
-	{                                                                                          \
-		ALU_ROW(name, 8), ALU_ROW(name, 16), ALU_ROW(name, 32), ALU_ROW(name, 64)          \
+#define ALU_TABLE(name)                                                                   \
+	{                                                                                 \
+		ALU_ROW(name, 8), ALU_ROW(name, 16), ALU_ROW(name, 32), ALU_ROW(name, 64) \
 	}
 static const insn_fn alu_fns[][4][FORMS] = {
 	[ALU_ADD] = ALU_TABLE(add), [ALU_OR] = ALU_TABLE(or),   [ALU_ADC] = ALU_TABLE(adc),
@@ -186,10 +202,12 @@ static const insn_fn alu_fns[][4][FORMS] = {
 	[ALU_XOR] = ALU_TABLE(xor), [ALU_CMP] = ALU_TABLE(cmp), [ALU_TEST] = ALU_TABLE(test),
 };
 
-#define UNARY_TABLE(name)                                                                          \
-	{                                                                                          \
-		{ name##8_r, name##8_m }, { name##16_r, name##16_m }, { name##32_r, name##32_m },  \
-		{ name##64_r, name##64_m }                                                         \
+#define UNARY_TABLE(name)                                                                         \
+	{                                                                                         \
+		{ name##8_r, name##8_m }, { name##16_r, name##16_m }, { name##32_r, name##32_m }, \
+		{                                                                                 \
+			name##64_r, name##64_m                                                    \
+		}                                                                                 \
 	}
 static const insn_fn unary_fns[][4][2] = {
 	[ALU_INC] = UNARY_TABLE(inc),
@@ -198,7 +216,8 @@ static const insn_fn unary_fns[][4][2] = {
 	[ALU_NOT] = UNARY_TABLE(not ),
 };
 
-/* LOCK: retry until nobody came between. aux is the operation, aux2 set when the source is a register. */
+/* LOCK: retry until nobody came between. aux is the operation, aux2 set when the source is a
+ * register. */
 static void alu_locked(struct cpu *c, const struct insn *i)
 {
 	unsigned size = i->opsize;
@@ -225,12 +244,12 @@ static enum alu_op alu_op_of(ZydisMnemonic m)
 		ZydisMnemonic mnemonic;
 		enum alu_op op;
 	} map[] = {
-		{ ZYDIS_MNEMONIC_ADD, ALU_ADD }, { ZYDIS_MNEMONIC_OR, ALU_OR },
-		{ ZYDIS_MNEMONIC_ADC, ALU_ADC }, { ZYDIS_MNEMONIC_SBB, ALU_SBB },
-		{ ZYDIS_MNEMONIC_AND, ALU_AND }, { ZYDIS_MNEMONIC_SUB, ALU_SUB },
-		{ ZYDIS_MNEMONIC_XOR, ALU_XOR }, { ZYDIS_MNEMONIC_CMP, ALU_CMP },
+		{ ZYDIS_MNEMONIC_ADD, ALU_ADD },   { ZYDIS_MNEMONIC_OR, ALU_OR },
+		{ ZYDIS_MNEMONIC_ADC, ALU_ADC },   { ZYDIS_MNEMONIC_SBB, ALU_SBB },
+		{ ZYDIS_MNEMONIC_AND, ALU_AND },   { ZYDIS_MNEMONIC_SUB, ALU_SUB },
+		{ ZYDIS_MNEMONIC_XOR, ALU_XOR },   { ZYDIS_MNEMONIC_CMP, ALU_CMP },
 		{ ZYDIS_MNEMONIC_TEST, ALU_TEST }, { ZYDIS_MNEMONIC_INC, ALU_INC },
-		{ ZYDIS_MNEMONIC_DEC, ALU_DEC }, { ZYDIS_MNEMONIC_NEG, ALU_NEG },
+		{ ZYDIS_MNEMONIC_DEC, ALU_DEC },   { ZYDIS_MNEMONIC_NEG, ALU_NEG },
 		{ ZYDIS_MNEMONIC_NOT, ALU_NOT },
 	};
 
@@ -378,9 +397,9 @@ static bool host_cmpxchg16b(void *p, uint64_t expect[2], const uint64_t new[2])
 	bool done;
 
 	__asm__ volatile("lock cmpxchg16b %1"
-			 : "=@ccz"(done), "+m"(*(__int128 *)p), "+a"(expect[0]), "+d"(expect[1])
-			 : "b"(new[0]), "c"(new[1])
-			 : "memory");
+	                 : "=@ccz"(done), "+m"(*(__int128 *)p), "+a"(expect[0]), "+d"(expect[1])
+	                 : "b"(new[0]), "c"(new[1])
+	                 : "memory");
 	return done;
 }
 

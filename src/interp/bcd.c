@@ -1,6 +1,6 @@
 /*
- * Decimal arithmetic and the other instructions that 64-bit mode dropped: AAA, AAD, AAM, AAS, DAA, DAS,
- * BOUND. (SDM 2A; undefined flags are left as the defined ones make them.)
+ * Decimal arithmetic and the other instructions that 64-bit mode dropped: AAA, AAD, AAM, AAS, DAA,
+ * DAS, BOUND. (SDM 2A; undefined flags are left as the defined ones make them.)
  */
 #include "interp/ops.h"
 #include "interp/access.h"
@@ -13,7 +13,7 @@ static uint8_t al(const struct cpu *c)
 static void set_adjusted(struct cpu *c, bool af, bool cf)
 {
 	flags_set_arith(c, (flags_get_arith(c) & ~(RFLAGS_AF | RFLAGS_CF)) | (af ? RFLAGS_AF : 0) |
-				   (cf ? RFLAGS_CF : 0));
+	                           (cf ? RFLAGS_CF : 0));
 }
 
 static void aaa_aas(struct cpu *c, const struct insn *i)
@@ -65,8 +65,9 @@ static void aad(struct cpu *c, const struct insn *i)
 static insn_fn pick_adjust(const struct op_decode *d, struct insn *i)
 {
 	i->aux2 = d->z->mnemonic == ZYDIS_MNEMONIC_AAS || d->z->mnemonic == ZYDIS_MNEMONIC_DAS;
-	return d->z->mnemonic == ZYDIS_MNEMONIC_AAA || d->z->mnemonic == ZYDIS_MNEMONIC_AAS ? aaa_aas :
-											      daa_das;
+	return d->z->mnemonic == ZYDIS_MNEMONIC_AAA || d->z->mnemonic == ZYDIS_MNEMONIC_AAS
+	               ? aaa_aas
+	               : daa_das;
 }
 
 static void bound(struct cpu *c, const struct insn *i)
@@ -82,12 +83,8 @@ static void bound(struct cpu *c, const struct insn *i)
 }
 
 const struct op_row ops_bcd[] = {
-	{ ZYDIS_MNEMONIC_AAA, 0, NULL, pick_adjust },
-	{ ZYDIS_MNEMONIC_AAS, 0, NULL, pick_adjust },
-	{ ZYDIS_MNEMONIC_DAA, 0, NULL, pick_adjust },
-	{ ZYDIS_MNEMONIC_DAS, 0, NULL, pick_adjust },
-	{ ZYDIS_MNEMONIC_AAM, 0, aam, NULL },
-	{ ZYDIS_MNEMONIC_AAD, 0, aad, NULL },
-	{ ZYDIS_MNEMONIC_BOUND, 0, bound, NULL },
-	{ 0 },
+	{ ZYDIS_MNEMONIC_AAA, 0, NULL, pick_adjust }, { ZYDIS_MNEMONIC_AAS, 0, NULL, pick_adjust },
+	{ ZYDIS_MNEMONIC_DAA, 0, NULL, pick_adjust }, { ZYDIS_MNEMONIC_DAS, 0, NULL, pick_adjust },
+	{ ZYDIS_MNEMONIC_AAM, 0, aam, NULL },         { ZYDIS_MNEMONIC_AAD, 0, aad, NULL },
+	{ ZYDIS_MNEMONIC_BOUND, 0, bound, NULL },     { 0 },
 };

@@ -192,8 +192,8 @@ static void movbe_store(struct cpu *c, const struct insn *i)
 {
 	unsigned size = i->opsize;
 
-	store_size(c, access_ea(c, i, size, true), size,
-		   swap_bytes(reg_get(c, i->src, size), size), i->seg);
+	store_size(c, access_ea(c, i, size, true), size, swap_bytes(reg_get(c, i->src, size), size),
+	           i->seg);
 }
 
 static insn_fn pick_movbe(const struct op_decode *d, struct insn *i)
@@ -264,9 +264,9 @@ static void bls(struct cpu *c, const struct insn *i)
 
 static insn_fn pick_bls(const struct op_decode *d, struct insn *i)
 {
-	i->aux2 = d->z->mnemonic == ZYDIS_MNEMONIC_BLSR	  ? BLSR :
-		  d->z->mnemonic == ZYDIS_MNEMONIC_BLSMSK ? BLSMSK :
-							    BLSI;
+	i->aux2 = d->z->mnemonic == ZYDIS_MNEMONIC_BLSR     ? BLSR
+	          : d->z->mnemonic == ZYDIS_MNEMONIC_BLSMSK ? BLSMSK
+	                                                    : BLSI;
 	return bls;
 }
 

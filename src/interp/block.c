@@ -2,13 +2,14 @@
  * The decode cache.
  *
  * A block is a run of instructions within one page, up to the first that may change RIP, mode or
- * interrupt state. Each vCPU has a cache of its own, and nobody tells it when code changes: a block keeps a
- * copy of its bytes and compares them each time it is entered. That costs a few cycles and buys a
- * lot: no write protection of code pages, no invalidation between vCPUs, device writes and writes
- * through aliases are seen, and pages that mix code and data cost nothing.
+ * interrupt state. Each vCPU has a cache of its own, and nobody tells it when code changes: a block
+ * keeps a copy of its bytes and compares them each time it is entered. That costs a few cycles and
+ * buys a lot: no write protection of code pages, no invalidation between vCPUs, device writes and
+ * writes through aliases are seen, and pages that mix code and data cost nothing.
  *
- * What is left is a block that modifies itself while it runs: a store into the page in execution makes
- * the block end after the storing instruction (cpu->stop_at, see access.h), and the next entry compares.
+ * What is left is a block that modifies itself while it runs: a store into the page in execution
+ * makes the block end after the storing instruction (cpu->stop_at, see access.h), and the next
+ * entry compares.
  *
  * Memory is an arena that is handed out upwards and dropped whole when full.
  */
@@ -22,7 +23,7 @@
 int block_cache_init(struct block_cache *b)
 {
 	void *arena = mmap(NULL, BLOCK_ARENA, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (arena == MAP_FAILED)
 		return -ENOMEM;
@@ -78,12 +79,13 @@ static bool same_bytes(const uint8_t *a, const uint8_t *b, unsigned n)
 static inline uint32_t differing(const uint8_t *a, const uint8_t *b)
 {
 	__m128i eq = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)a),
-				    _mm_loadu_si128((const __m128i *)b));
+	                            _mm_loadu_si128((const __m128i *)b));
 
 	return (uint32_t)_mm_movemask_epi8(eq) ^ 0xffff;
 }
 
-/* Most blocks are short and not at a page's end: two vectors and a mask, without a loop to mispredict. */
+/* Most blocks are short and not at a page's end: two vectors and a mask, without a loop to
+ * mispredict. */
 static inline bool same_code(const struct block *b, const uint8_t *host)
 {
 	if (unlikely(b->bytes > 32 || ((uintptr_t)host & ~PAGE_MASK) > PAGE_SIZE - 32))
@@ -116,7 +118,7 @@ static void decode_block(struct cpu *c, struct block *b, const uint8_t *host, en
 	while (b->nr < BLOCK_MAX_INSNS && b->bytes < avail) {
 		struct insn *i = &b->insn[b->nr];
 		unsigned len = decode(c->interp->decoder, c, mode, b->code + b->bytes,
-				      avail - b->bytes, i);
+		                      avail - b->bytes, i);
 
 		if (!len)
 			break;
@@ -127,7 +129,8 @@ static void decode_block(struct cpu *c, struct block *b, const uint8_t *host, en
 	}
 }
 
-static __attribute__((noinline)) struct block *new_block(struct cpu *c, const uint8_t *host, enum cpu_mode mode)
+static __attribute__((noinline)) struct block *new_block(struct cpu *c, const uint8_t *host,
+                                                         enum cpu_mode mode)
 {
 	struct block_cache *cache = &c->interp->blocks;
 	const size_t most = sizeof(struct block) + BLOCK_MAX_INSNS * sizeof(struct insn);

@@ -1,6 +1,6 @@
 /*
- * Near control transfers: JMP, Jcc, CALL, RET, LOOP, JrCXZ. Targets are checked at the branch, so that
- * the fault's RIP is the branch's own (SDM 3A 6.15, #GP).
+ * Near control transfers: JMP, Jcc, CALL, RET, LOOP, JrCXZ. Targets are checked at the branch, so
+ * that the fault's RIP is the branch's own (SDM 3A 6.15, #GP).
  */
 #include "interp/ops.h"
 #include "interp/access.h"
@@ -27,8 +27,8 @@ static inline void jump(struct cpu *c, const struct insn *i, uint64_t target)
 	c->rip = target;
 }
 
-/* Displacements are 32 bits: in 64-bit mode one may leave the canonical half only across its edge, which
- * the fetch finds; outside, limits and truncation matter. */
+/* Displacements are 32 bits: in 64-bit mode one may leave the canonical half only across its edge,
+ * which the fetch finds; outside, limits and truncation matter. */
 static inline void jump_relative(struct cpu *c, const struct insn *i)
 {
 	if (likely(c->mode == MODE_64))
@@ -115,11 +115,11 @@ static insn_fn pick_ret(const struct op_decode *d, struct insn *i)
 	return d->z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR ? far_pick(d, i) : ret;
 }
 
-#define JCC(cc, number)                                                                            \
-	static void jump_##cc(struct cpu *c, const struct insn *i)                                 \
-	{                                                                                          \
-		if (flags_cond(c, number))                                                         \
-			jump_relative(c, i);                                                       \
+#define JCC(cc, number)                                            \
+	static void jump_##cc(struct cpu *c, const struct insn *i) \
+	{                                                          \
+		if (flags_cond(c, number))                         \
+			jump_relative(c, i);                       \
 	}
 JCC(o, 0)
 JCC(no, 1)

@@ -1,5 +1,6 @@
 /*
- * Decoding: Zydis finds the instruction and its operands, the rows of ops.h say which routine means it.
+ * Decoding: Zydis finds the instruction and its operands, the rows of ops.h say which routine means
+ * it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -9,11 +10,13 @@
 struct decoder {
 	ZydisDecoder z[MODE_COUNT];
 	const struct op_row *row[ZYDIS_MNEMONIC_MAX_VALUE + 1];
-	const struct op_row *second[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* asked when row's pick passes */
+	const struct op_row
+	        *second[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* asked when row's pick passes */
 };
 
 static const struct op_row *const tables[] = {
-	ops_alu, ops_shift, ops_muldiv, ops_bits, ops_bcd, ops_move, ops_stack, ops_string, ops_control, ops_far, ops_system, ops_fpu, ops_native,
+	ops_alu,    ops_shift,   ops_muldiv, ops_bits,   ops_bcd, ops_move,   ops_stack,
+	ops_string, ops_control, ops_far,    ops_system, ops_fpu, ops_native,
 };
 
 static void raise_gp(struct cpu *c, const struct insn *i)
@@ -82,12 +85,12 @@ static unsigned reg_number(ZydisRegister r)
  * means no base but a displacement (SDM 2A table 2-3). */
 static bool is_base_misread(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
 {
-	return op->mem.base == ZYDIS_REGISTER_R13D && z->raw.modrm.mod == 0 && z->raw.sib.base == 5 &&
-	       z->raw.modrm.rm == 4;
+	return op->mem.base == ZYDIS_REGISTER_R13D && z->raw.modrm.mod == 0 &&
+	       z->raw.sib.base == 5 && z->raw.modrm.rm == 4;
 }
 
 static void fill_memory(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op,
-			struct insn *i, enum cpu_mode mode)
+                        struct insn *i, enum cpu_mode mode)
 {
 	i->flags |= INSN_MEM;
 	i->base = reg_number(op->mem.base);
@@ -123,7 +126,8 @@ static void fill_operands(const struct op_decode *d, struct insn *i, enum cpu_mo
 			if (n == 1 && d->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
 				i->aux = op->imm.value.u;
 			else
-				i->imm = op->imm.is_signed ? op->imm.value.s : (int64_t)op->imm.value.u;
+				i->imm = op->imm.is_signed ? op->imm.value.s
+				                           : (int64_t)op->imm.value.u;
 			break;
 		case ZYDIS_OPERAND_TYPE_POINTER:
 			i->imm = op->ptr.offset;
@@ -173,13 +177,13 @@ static bool take_routine(const struct op_row *row, const struct op_decode *d, st
 }
 
 unsigned decode(struct decoder *dec, struct cpu *c, enum cpu_mode mode, const uint8_t *bytes,
-		unsigned avail, struct insn *i)
+                unsigned avail, struct insn *i)
 {
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
 	struct op_decode d = { .c = c, .z = &z, .op = op, .bytes = bytes };
 	ZyanStatus st = ZydisDecoderDecodeFull(&dec->z[mode], bytes,
-					       avail < INSN_MAX ? avail : INSN_MAX, &z, op);
+	                                       avail < INSN_MAX ? avail : INSN_MAX, &z, op);
 
 	if (!ZYAN_SUCCESS(st))
 		return undecodable(st, avail, i);

@@ -1,10 +1,10 @@
 /*
  * The interpreter's public face: execute decoded instructions on a struct cpu, deliver events.
  *
- * Faults leave a routine by longjmp: interp_raise() records the exception in cpu->fault and jumps to
- * the run loop, which puts RIP back on the faulting instruction and delivers. So the one rule that every
- * routine obeys: change no architectural state before the last access that can fault, or change only
- * what is right to have changed (a REP iteration that completed).
+ * Faults leave a routine by longjmp: interp_raise() records the exception in cpu->fault and jumps
+ * to the run loop, which puts RIP back on the faulting instruction and delivers. So the one rule
+ * that every routine obeys: change no architectural state before the last access that can fault, or
+ * change only what is right to have changed (a REP iteration that completed).
  */
 #pragma once
 

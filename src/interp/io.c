@@ -126,7 +126,8 @@ static void repeat(struct cpu *c, const struct insn *i, insn_fn once)
 	c->rflags &= ~RFLAGS_RF;
 	/* One element even under attention, which may be for an interrupt that IF holds back. */
 	for (unsigned n = 0; reg_get(c, R_RCX, i->asize); n++) {
-		if (n == chunk || (n && atomic_load_explicit(&c->attention, memory_order_relaxed))) {
+		if (n == chunk ||
+		    (n && atomic_load_explicit(&c->attention, memory_order_relaxed))) {
 			op_again(c, i);
 			return;
 		}

@@ -4,28 +4,28 @@
 #include "interp/far.h"
 #include "interp/rmw.h"
 
-#define MOVE_ROUTINES(bits)                                                                        \
-	static void mov##bits##_rr(struct cpu *c, const struct insn *i)                            \
-	{                                                                                          \
-		reg_set(c, i->dst, bits / 8, reg_get(c, i->src, bits / 8));                        \
-	}                                                                                          \
-	static void mov##bits##_ri(struct cpu *c, const struct insn *i)                            \
-	{                                                                                          \
-		reg_set(c, i->dst, bits / 8, i->imm);                                              \
-	}                                                                                          \
-	static void mov##bits##_rm(struct cpu *c, const struct insn *i)                            \
-	{                                                                                          \
-		reg_set(c, i->dst, bits / 8,                                                       \
-			load##bits(c, access_ea(c, i, bits / 8, false), i->seg));                  \
-	}                                                                                          \
-	static void mov##bits##_mr(struct cpu *c, const struct insn *i)                            \
-	{                                                                                          \
-		store##bits(c, access_ea(c, i, bits / 8, true), reg_get(c, i->src, bits / 8),      \
-			    i->seg);                                                               \
-	}                                                                                          \
-	static void mov##bits##_mi(struct cpu *c, const struct insn *i)                            \
-	{                                                                                          \
-		store##bits(c, access_ea(c, i, bits / 8, true), i->imm, i->seg);                   \
+#define MOVE_ROUTINES(bits)                                                                   \
+	static void mov##bits##_rr(struct cpu *c, const struct insn *i)                       \
+	{                                                                                     \
+		reg_set(c, i->dst, bits / 8, reg_get(c, i->src, bits / 8));                   \
+	}                                                                                     \
+	static void mov##bits##_ri(struct cpu *c, const struct insn *i)                       \
+	{                                                                                     \
+		reg_set(c, i->dst, bits / 8, i->imm);                                         \
+	}                                                                                     \
+	static void mov##bits##_rm(struct cpu *c, const struct insn *i)                       \
+	{                                                                                     \
+		reg_set(c, i->dst, bits / 8,                                                  \
+		        load##bits(c, access_ea(c, i, bits / 8, false), i->seg));             \
+	}                                                                                     \
+	static void mov##bits##_mr(struct cpu *c, const struct insn *i)                       \
+	{                                                                                     \
+		store##bits(c, access_ea(c, i, bits / 8, true), reg_get(c, i->src, bits / 8), \
+		            i->seg);                                                          \
+	}                                                                                     \
+	static void mov##bits##_mi(struct cpu *c, const struct insn *i)                       \
+	{                                                                                     \
+		store##bits(c, access_ea(c, i, bits / 8, true), i->imm, i->seg);              \
 	}
 MOVE_ROUTINES(8)
 MOVE_ROUTINES(16)
@@ -33,7 +33,10 @@ MOVE_ROUTINES(32)
 MOVE_ROUTINES(64)
 
 enum form { FORM_RR, FORM_RI, FORM_RM, FORM_MR, FORM_MI, FORMS };
-#define MOVE_ROW(bits) { mov##bits##_rr, mov##bits##_ri, mov##bits##_rm, mov##bits##_mr, mov##bits##_mi }
+#define MOVE_ROW(bits)                                                                         \
+	{                                                                                      \
+		mov##bits##_rr, mov##bits##_ri, mov##bits##_rm, mov##bits##_mr, mov##bits##_mi \
+	}
 static const insn_fn mov_fns[4][FORMS] = { MOVE_ROW(8), MOVE_ROW(16), MOVE_ROW(32), MOVE_ROW(64) };
 
 /* MOV between the accumulator and an absolute 64-bit address, which is in imm. */
@@ -100,24 +103,24 @@ static insn_fn pick_mov(const struct op_decode *d, struct insn *i)
 }
 
 /* MOVZX, MOVSX, MOVSXD: aux2 is the source size. */
-#define EXTEND_ROUTINES(bits)                                                                      \
-	static void movzx##bits##_r(struct cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		reg_set(c, i->dst, i->opsize, reg_get(c, i->src, bits / 8));                       \
-	}                                                                                          \
-	static void movzx##bits##_m(struct cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		reg_set(c, i->dst, i->opsize,                                                      \
-			load##bits(c, access_ea(c, i, bits / 8, false), i->seg));                  \
-	}                                                                                          \
-	static void movsx##bits##_r(struct cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		reg_set(c, i->dst, i->opsize, sext(reg_get(c, i->src, bits / 8), bits / 8));       \
-	}                                                                                          \
-	static void movsx##bits##_m(struct cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		uint64_t v = load##bits(c, access_ea(c, i, bits / 8, false), i->seg);              \
-		reg_set(c, i->dst, i->opsize, sext(v, bits / 8));                                  \
+#define EXTEND_ROUTINES(bits)                                                                \
+	static void movzx##bits##_r(struct cpu *c, const struct insn *i)                     \
+	{                                                                                    \
+		reg_set(c, i->dst, i->opsize, reg_get(c, i->src, bits / 8));                 \
+	}                                                                                    \
+	static void movzx##bits##_m(struct cpu *c, const struct insn *i)                     \
+	{                                                                                    \
+		reg_set(c, i->dst, i->opsize,                                                \
+		        load##bits(c, access_ea(c, i, bits / 8, false), i->seg));            \
+	}                                                                                    \
+	static void movsx##bits##_r(struct cpu *c, const struct insn *i)                     \
+	{                                                                                    \
+		reg_set(c, i->dst, i->opsize, sext(reg_get(c, i->src, bits / 8), bits / 8)); \
+	}                                                                                    \
+	static void movsx##bits##_m(struct cpu *c, const struct insn *i)                     \
+	{                                                                                    \
+		uint64_t v = load##bits(c, access_ea(c, i, bits / 8, false), i->seg);        \
+		reg_set(c, i->dst, i->opsize, sext(v, bits / 8));                            \
 	}
 EXTEND_ROUTINES(8)
 EXTEND_ROUTINES(16)
@@ -132,7 +135,7 @@ static insn_fn pick_extend(const struct op_decode *d, struct insn *i)
 	unsigned size = d->op[1].size / 8;
 
 	return fns[d->z->mnemonic != ZYDIS_MNEMONIC_MOVZX][__builtin_ctz(size)]
-		  [(i->flags & INSN_MEM) != 0];
+	          [(i->flags & INSN_MEM) != 0];
 }
 
 static void lea64(struct cpu *c, const struct insn *i)
@@ -181,13 +184,13 @@ static insn_fn pick_xchg(const struct op_decode *d, struct insn *i)
 	return i->flags & INSN_MEM ? xchg_mem : xchg_reg;
 }
 
-/* Conditions: aux is the low nibble of the opcode. A CMOV always loads, and always clears the upper half
- * of a 32-bit destination (SDM 2 "CMOVcc"). */
+/* Conditions: aux is the low nibble of the opcode. A CMOV always loads, and always clears the upper
+ * half of a 32-bit destination (SDM 2 "CMOVcc"). */
 static void cmov(struct cpu *c, const struct insn *i)
 {
 	unsigned size = i->opsize;
 	uint64_t v = i->flags & INSN_MEM ? load_size(c, access_ea(c, i, size, false), size, i->seg)
-					 : reg_get(c, i->src, size);
+	                                 : reg_get(c, i->src, size);
 
 	if (flags_cond(c, i->aux))
 		reg_set(c, i->dst, size, v);
@@ -288,8 +291,14 @@ static insn_fn pick_store(const struct op_decode *d, struct insn *i)
 	return mov_fns[__builtin_ctz(i->opsize)][FORM_MR];
 }
 
-#define CMOV(cc)  { ZYDIS_MNEMONIC_CMOV##cc, 0, NULL, pick_cmov }
-#define SETCC(cc) { ZYDIS_MNEMONIC_SET##cc, 0, NULL, pick_setcc }
+#define CMOV(cc)                                            \
+	{                                                   \
+		ZYDIS_MNEMONIC_CMOV##cc, 0, NULL, pick_cmov \
+	}
+#define SETCC(cc)                                           \
+	{                                                   \
+		ZYDIS_MNEMONIC_SET##cc, 0, NULL, pick_setcc \
+	}
 const struct op_row ops_move[] = {
 	{ ZYDIS_MNEMONIC_MOV, 0, NULL, pick_mov },
 	{ ZYDIS_MNEMONIC_MOVZX, 0, NULL, pick_extend },
@@ -308,9 +317,37 @@ const struct op_row ops_move[] = {
 	{ ZYDIS_MNEMONIC_SALC, 0, salc, NULL },
 	{ ZYDIS_MNEMONIC_NOP, 0, nop, NULL },
 	{ ZYDIS_MNEMONIC_MOVNTI, 0, NULL, pick_store },
-	CMOV(O), CMOV(NO), CMOV(B), CMOV(NB), CMOV(Z), CMOV(NZ), CMOV(BE), CMOV(NBE),
-	CMOV(S), CMOV(NS), CMOV(P), CMOV(NP), CMOV(L), CMOV(NL), CMOV(LE), CMOV(NLE),
-	SETCC(O), SETCC(NO), SETCC(B), SETCC(NB), SETCC(Z), SETCC(NZ), SETCC(BE), SETCC(NBE),
-	SETCC(S), SETCC(NS), SETCC(P), SETCC(NP), SETCC(L), SETCC(NL), SETCC(LE), SETCC(NLE),
+	CMOV(O),
+	CMOV(NO),
+	CMOV(B),
+	CMOV(NB),
+	CMOV(Z),
+	CMOV(NZ),
+	CMOV(BE),
+	CMOV(NBE),
+	CMOV(S),
+	CMOV(NS),
+	CMOV(P),
+	CMOV(NP),
+	CMOV(L),
+	CMOV(NL),
+	CMOV(LE),
+	CMOV(NLE),
+	SETCC(O),
+	SETCC(NO),
+	SETCC(B),
+	SETCC(NB),
+	SETCC(Z),
+	SETCC(NZ),
+	SETCC(BE),
+	SETCC(NBE),
+	SETCC(S),
+	SETCC(NS),
+	SETCC(P),
+	SETCC(NP),
+	SETCC(L),
+	SETCC(NL),
+	SETCC(LE),
+	SETCC(NLE),
 	{ 0 },
 };

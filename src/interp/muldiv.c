@@ -14,7 +14,8 @@ static uint64_t operand(struct cpu *c, const struct insn *i, unsigned reg)
 	return reg_get(c, reg, size);
 }
 
-/* SF, ZF, AF and PF are undefined after a multiplication; those of the low half are what CPUs give. */
+/* SF, ZF, AF and PF are undefined after a multiplication; those of the low half are what CPUs give.
+ */
 static void mul_flags(struct cpu *c, unsigned size, uint64_t low, bool overflow)
 {
 	flags_set_logic(c, sext(low, size));
@@ -45,7 +46,7 @@ static void imul_one(struct cpu *c, const struct insn *i)
 {
 	unsigned size = i->opsize, bits = size * 8;
 	__int128 r = (__int128)(int64_t)sext(reg_get(c, R_RAX, size), size) *
-		     (int64_t)sext(operand(c, i, i->dst), size);
+	             (int64_t)sext(operand(c, i, i->dst), size);
 
 	set_product(c, size, r, (uint64_t)(r >> bits));
 	mul_flags(c, size, r, r != (int64_t)sext(r, size));

@@ -2,14 +2,14 @@
  * The table that joins mnemonics to routines: one row an instruction, each file of routines exports
  * its rows, decode.c fills the operands and calls pick (or takes fn).
  *
- * Operands as decode.c leaves them in struct insn, by position: a register that is operand 0 goes to
- * dst, operand 1 to src, operand 2 to aux, operand 3 to aux2 (general, segment, control,
- * debug, vector and x87 registers by their number; AH..BH 16..19); a memory operand sets INSN_MEM and
- * base/index/scale/disp/seg in whichever position it stands; an immediate goes to imm. opsize is the
- * effective operand size in bytes.
+ * Operands as decode.c leaves them in struct insn, by position: a register that is operand 0 goes
+ * to dst, operand 1 to src, operand 2 to aux, operand 3 to aux2 (general, segment, control, debug,
+ * vector and x87 registers by their number; AH..BH 16..19); a memory operand sets INSN_MEM and
+ * base/index/scale/disp/seg in whichever position it stands; an immediate goes to imm. opsize is
+ * the effective operand size in bytes.
  *
- * A mnemonic may have rows in two tables (MOV of general and of control registers): the later table is
- * asked first, and a pick that returns NULL passes the question on; nobody's answer is #UD.
+ * A mnemonic may have rows in two tables (MOV of general and of control registers): the later table
+ * is asked first, and a pick that returns NULL passes the question on; nobody's answer is #UD.
  */
 #pragma once
 
@@ -25,8 +25,8 @@ struct op_decode {
 
 struct op_row {
 	ZydisMnemonic mnemonic;
-	uint8_t flags; /* INSN_END and others to set */
-	insn_fn fn;    /* or NULL: */
+	uint8_t flags;                                              /* INSN_END and others to set */
+	insn_fn fn;                                                 /* or NULL: */
 	insn_fn (*pick)(const struct op_decode *d, struct insn *i); /* NULL from it: #UD */
 };
 
@@ -53,10 +53,11 @@ void op_undefined(struct cpu *c, const struct insn *i);
  * (SDM 3B 17.3.1.1). */
 void op_again(struct cpu *c, const struct insn *i);
 
-/* event.c: delivery of exceptions and interrupts. soft: INT n, INT3, INTO (checks DPL; RIP pushed is
- * cpu->rip); otherwise a fault or an external event. May raise a nested fault. */
+/* event.c: delivery of exceptions and interrupts. soft: INT n, INT3, INTO (checks DPL; RIP pushed
+ * is cpu->rip); otherwise a fault or an external event. May raise a nested fault. */
 enum event_kind { EVENT_FAULT, EVENT_EXTERNAL, EVENT_SOFT, EVENT_SOFT_INT1 };
-void event_deliver(struct cpu *c, unsigned vector, bool has_error, uint32_t error, enum event_kind kind);
+void event_deliver(struct cpu *c, unsigned vector, bool has_error, uint32_t error,
+                   enum event_kind kind);
 
 /* segment.c: what far transfers and segment loads share. */
 struct descriptor {
@@ -69,7 +70,8 @@ void segment_from_descriptor(struct segment *s, uint16_t sel, const struct descr
 void segment_load(struct cpu *c, unsigned seg, uint16_t sel);
 /* task.c: hardware task switch (32-bit TSS and 16-bit TSS). */
 enum task_reason { TASK_JMP, TASK_CALL, TASK_IRET, TASK_GATE };
-void task_switch(struct cpu *c, uint16_t tss_sel, enum task_reason why, bool has_error, uint32_t error);
+void task_switch(struct cpu *c, uint16_t tss_sel, enum task_reason why, bool has_error,
+                 uint32_t error);
 
 /* Sets CPL and everything that hangs on it (the TLB in force). */
 void cpu_set_cpl(struct cpu *c, unsigned cpl);

@@ -2,12 +2,13 @@
  * The run loop: events first, then a block of instructions, again and again.
  *
  * Invariants
- *  1. While an instruction executes, cpu->cur is it and cpu->rip is the address after it. While none does,
- *     cpu->cur is interp->none, whose length is 0; so a fault always finds its RIP as rip - cur->len.
- *  2. A fault arrives at the setjmp in interp_run() or interp_step() and nowhere else. Delivering it may
- *     raise again; that arrives at the same place, with cpu->delivering set.
- *  3. Events are looked at before each block. A block is short, so that is prompt; after STI or MOV SS
- *     and under TF or breakpoints, blocks of one instruction are executed.
+ *  1. While an instruction executes, cpu->cur is it and cpu->rip is the address after it. While
+ * none does, cpu->cur is interp->none, whose length is 0; so a fault always finds its RIP as rip -
+ * cur->len.
+ *  2. A fault arrives at the setjmp in interp_run() or interp_step() and nowhere else. Delivering
+ * it may raise again; that arrives at the same place, with cpu->delivering set.
+ *  3. Events are looked at before each block. A block is short, so that is prompt; after STI or MOV
+ * SS and under TF or breakpoints, blocks of one instruction are executed.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -92,7 +93,7 @@ static void wrap_rip(struct cpu *c)
 static bool has_error_code(int vector)
 {
 	const uint32_t set = BIT(EXC_DF) | BIT(EXC_TS) | BIT(EXC_NP) | BIT(EXC_SS) | BIT(EXC_GP) |
-			     BIT(EXC_PF) | BIT(EXC_AC);
+	                     BIT(EXC_PF) | BIT(EXC_AC);
 
 	return set >> vector & 1;
 }
@@ -319,7 +320,8 @@ static inline bool turn(struct cpu *c, struct exit *e, bool single)
 {
 	uint32_t attention = atomic_load_explicit(&c->attention, memory_order_relaxed);
 
-	/* A guest can chain shadows for as long as it has MOV SS to execute; a kick does not wait. */
+	/* A guest can chain shadows for as long as it has MOV SS to execute; a kick does not wait.
+	 */
 	if (unlikely(c->shadow) && !(attention & ATTN_KICK)) {
 		c->shadow = false;
 		single = single || attention;

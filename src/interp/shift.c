@@ -1,8 +1,8 @@
 /*
  * Shifts and rotates (SDM 2 "SAL/SAR/SHL/SHR", "RCL/RCR/ROL/ROR", SHLD, SHRD) and their BMI2 kin.
  *
- * Where the manual leaves OF undefined (counts other than 1) the value is what the formula for a count of 1
- * gives on the result, as current CPUs do.
+ * Where the manual leaves OF undefined (counts other than 1) the value is what the formula for a
+ * count of 1 gives on the result, as current CPUs do.
  */
 #include "interp/ops.h"
 #include "interp/rmw.h"
@@ -23,7 +23,7 @@ INLINE uint64_t mask_of(unsigned bits)
 }
 
 INLINE struct shifted rotate(const struct cpu *c, enum shift_op op, unsigned bits, uint64_t a,
-			     unsigned n)
+                             unsigned n)
 {
 	const uint64_t top = 1ull << (bits - 1);
 	struct shifted s = { .res = a, .cf = flag_cf(c) };
@@ -31,7 +31,8 @@ INLINE struct shifted rotate(const struct cpu *c, enum shift_op op, unsigned bit
 	if (op == SHIFT_ROL || op == SHIFT_ROR) {
 		n %= bits;
 		if (n)
-			s.res = op == SHIFT_ROL ? a << n | a >> (bits - n) : a >> n | a << (bits - n);
+			s.res = op == SHIFT_ROL ? a << n | a >> (bits - n)
+			                        : a >> n | a << (bits - n);
 		s.res &= mask_of(bits);
 		s.cf = op == SHIFT_ROL ? s.res & 1 : (s.res & top) != 0;
 	} else {
@@ -39,7 +40,7 @@ INLINE struct shifted rotate(const struct cpu *c, enum shift_op op, unsigned bit
 			bool out = op == SHIFT_RCL ? (s.res & top) != 0 : s.res & 1;
 
 			s.res = op == SHIFT_RCL ? (s.res << 1 | s.cf) & mask_of(bits)
-						: s.res >> 1 | (s.cf ? top : 0);
+			                        : s.res >> 1 | (s.cf ? top : 0);
 			s.cf = out;
 		}
 	}
@@ -51,7 +52,8 @@ INLINE struct shifted rotate(const struct cpu *c, enum shift_op op, unsigned bit
 }
 
 /* n is 1..63, already masked. */
-INLINE struct shifted shift(const struct cpu *c, enum shift_op op, unsigned bits, uint64_t a, unsigned n)
+INLINE struct shifted shift(const struct cpu *c, enum shift_op op, unsigned bits, uint64_t a,
+                            unsigned n)
 {
 	const uint64_t top = 1ull << (bits - 1);
 	struct shifted s = { .logic = true };
@@ -127,19 +129,19 @@ INLINE void shift_mem(struct cpu *c, const struct insn *i, enum shift_op op, uns
 	shift_flags(c, size, s);
 }
 
-#define SHIFT_ROUTINES(name, op, bits)                                                             \
-	static void name##bits##_r(struct cpu *c, const struct insn *i)                            \
-	{                                                                                          \
-		shift_reg(c, i, op, bits / 8);                                                     \
-	}                                                                                          \
-	static void name##bits##_m(struct cpu *c, const struct insn *i)                            \
-	{                                                                                          \
-		shift_mem(c, i, op, bits / 8);                                                     \
+#define SHIFT_ROUTINES(name, op, bits)                                  \
+	static void name##bits##_r(struct cpu *c, const struct insn *i) \
+	{                                                               \
+		shift_reg(c, i, op, bits / 8);                          \
+	}                                                               \
+	static void name##bits##_m(struct cpu *c, const struct insn *i) \
+	{                                                               \
+		shift_mem(c, i, op, bits / 8);                          \
 	}
-#define SHIFT_SIZES(name, op)                                                                      \
-	SHIFT_ROUTINES(name, op, 8)                                                                \
-	SHIFT_ROUTINES(name, op, 16)                                                               \
-	SHIFT_ROUTINES(name, op, 32)                                                               \
+#define SHIFT_SIZES(name, op)        \
+	SHIFT_ROUTINES(name, op, 8)  \
+	SHIFT_ROUTINES(name, op, 16) \
+	SHIFT_ROUTINES(name, op, 32) \
 	SHIFT_ROUTINES(name, op, 64)
 
 SHIFT_SIZES(rol, SHIFT_ROL)
@@ -150,14 +152,17 @@ SHIFT_SIZES(shl, SHIFT_SHL)
 SHIFT_SIZES(shr, SHIFT_SHR)
 SHIFT_SIZES(sar, SHIFT_SAR)
 
-#define SHIFT_TABLE(name)                                                                          \
-	{                                                                                          \
-		{ name##8_r, name##8_m }, { name##16_r, name##16_m }, { name##32_r, name##32_m },  \
-		{ name##64_r, name##64_m }                                                         \
+#define SHIFT_TABLE(name)                                                                         \
+	{                                                                                         \
+		{ name##8_r, name##8_m }, { name##16_r, name##16_m }, { name##32_r, name##32_m }, \
+		{                                                                                 \
+			name##64_r, name##64_m                                                    \
+		}                                                                                 \
 	}
 static const insn_fn shift_fns[][4][2] = {
-	[SHIFT_ROL] = SHIFT_TABLE(rol), [SHIFT_ROR] = SHIFT_TABLE(ror), [SHIFT_RCL] = SHIFT_TABLE(rcl),
-	[SHIFT_RCR] = SHIFT_TABLE(rcr), [SHIFT_SHL] = SHIFT_TABLE(shl), [SHIFT_SHR] = SHIFT_TABLE(shr),
+	[SHIFT_ROL] = SHIFT_TABLE(rol), [SHIFT_ROR] = SHIFT_TABLE(ror),
+	[SHIFT_RCL] = SHIFT_TABLE(rcl), [SHIFT_RCR] = SHIFT_TABLE(rcr),
+	[SHIFT_SHL] = SHIFT_TABLE(shl), [SHIFT_SHR] = SHIFT_TABLE(shr),
 	[SHIFT_SAR] = SHIFT_TABLE(sar),
 };
 
@@ -179,8 +184,8 @@ static insn_fn pick_shift(const struct op_decode *d, struct insn *i)
 	return shift_fns[op][__builtin_ctz(i->opsize)][(i->flags & INSN_MEM) != 0];
 }
 
-/* SHLD and SHRD: aux says which; with 16 bits and a count over 16 the manual says nothing, and the bits
- * come from the concatenation dst:src:dst as on current CPUs. */
+/* SHLD and SHRD: aux says which; with 16 bits and a count over 16 the manual says nothing, and the
+ * bits come from the concatenation dst:src:dst as on current CPUs. */
 static struct shifted shift_double(bool left, unsigned bits, uint64_t a, uint64_t b, unsigned n)
 {
 	struct shifted s = { .logic = true };
@@ -229,7 +234,7 @@ static void shld_shrd(struct cpu *c, const struct insn *i)
 static insn_fn pick_shift_double(const struct op_decode *d, struct insn *i)
 {
 	i->aux2 = (d->z->mnemonic == ZYDIS_MNEMONIC_SHLD) |
-		  (d->op[2].type == ZYDIS_OPERAND_TYPE_REGISTER) << 1;
+	          (d->op[2].type == ZYDIS_OPERAND_TYPE_REGISTER) << 1;
 	return shld_shrd;
 }
 
@@ -238,7 +243,7 @@ static void bmi_shift(struct cpu *c, const struct insn *i)
 {
 	unsigned size = i->opsize, bits = size * 8, n;
 	uint64_t a = i->flags & INSN_MEM ? load_size(c, access_ea(c, i, size, false), size, i->seg)
-					 : reg_get(c, i->src, size);
+	                                 : reg_get(c, i->src, size);
 
 	n = (i->aux2 == SHIFT_ROR ? (uint64_t)i->imm : c->gpr[i->aux]) & (bits - 1);
 	if (n)

@@ -1,6 +1,6 @@
 /*
- * The stack: PUSH and POP of general registers and flags, ENTER, LEAVE, and the functions that calls,
- * returns and far transfers share.
+ * The stack: PUSH and POP of general registers and flags, ENTER, LEAVE, and the functions that
+ * calls, returns and far transfers share.
  */
 #include "interp/far.h"
 #include "interp/rmw.h"
@@ -19,7 +19,8 @@ static gva_t stack_linear(struct cpu *c, uint64_t sp, unsigned asize, unsigned s
 	return access_linear(c, SEG_SS, asize == 4 ? (uint32_t)sp : (uint16_t)sp, size, write);
 }
 
-/* Unlike reg_set(), a 16-bit stack pointer keeps the upper half of RSP and a 32-bit one clears it. */
+/* Unlike reg_set(), a 16-bit stack pointer keeps the upper half of RSP and a 32-bit one clears it.
+ */
 static void set_sp(struct cpu *c, unsigned asize, uint64_t sp)
 {
 	reg_set(c, R_RSP, asize, sp);
@@ -131,7 +132,8 @@ static insn_fn pick_push(const struct op_decode *d, struct insn *i)
 		return push_i;
 	if (i->flags & INSN_MEM)
 		return push_m;
-	return d->z->machine_mode == ZYDIS_MACHINE_MODE_LONG_64 && i->opsize == 8 ? push64_r : push_r;
+	return d->z->machine_mode == ZYDIS_MACHINE_MODE_LONG_64 && i->opsize == 8 ? push64_r
+	                                                                          : push_r;
 }
 
 static insn_fn pick_pop(const struct op_decode *d, struct insn *i)
@@ -143,7 +145,8 @@ static insn_fn pick_pop(const struct op_decode *d, struct insn *i)
 	return d->z->machine_mode == ZYDIS_MACHINE_MODE_LONG_64 && i->opsize == 8 ? pop64_r : pop_r;
 }
 
-/* In virtual-8086 mode below IOPL 3 flags are the monitor's business (SDM 3B 20.2.7), with VME apart. */
+/* In virtual-8086 mode below IOPL 3 flags are the monitor's business (SDM 3B 20.2.7), with VME
+ * apart. */
 static bool v86_restricted(const struct cpu *c)
 {
 	return (c->rflags & RFLAGS_VM) && (c->rflags & RFLAGS_IOPL) != RFLAGS_IOPL;
@@ -190,13 +193,13 @@ static void popf(struct cpu *c, const struct insn *i)
 		interp_raise(c, EXC_GP, 0);
 	new = stack_peek(c, 0, size);
 	if (vme) { /* SDM 3B 20.3: IF goes to VIF */
-		if ((new & RFLAGS_TF) || ((new & RFLAGS_IF) && (old & RFLAGS_VIP)))
+		if ((new &RFLAGS_TF) || ((new &RFLAGS_IF) && (old & RFLAGS_VIP)))
 			interp_raise(c, EXC_GP, 0);
 		mask = (mask & ~RFLAGS_IF) | RFLAGS_VIF;
-		new = (new & ~RFLAGS_VIF) | (new & RFLAGS_IF ? RFLAGS_VIF : 0);
+		new = (new & ~RFLAGS_VIF) | (new &RFLAGS_IF ? RFLAGS_VIF : 0);
 	}
 	stack_add(c, size);
-	cpu_set_rflags(c, ((old & ~mask) | (new & mask)) & ~RFLAGS_RF);
+	cpu_set_rflags(c, ((old & ~mask) | (new &mask)) & ~RFLAGS_RF);
 	mmu_update_mode(c);
 }
 
@@ -231,12 +234,13 @@ static void pusha(struct cpu *c, const struct insn *i)
 	uint64_t sp = c->rsp;
 
 	/* Reach both ends first, so that nothing is pushed when something would fault. */
-	mmu_probe(c, stack_linear(c, sp - 8 * size, asize, size, true), 8 * size, MMU_WRITE, SEG_SS);
+	mmu_probe(c, stack_linear(c, sp - 8 * size, asize, size, true), 8 * size, MMU_WRITE,
+	          SEG_SS);
 	for (unsigned n = 0; n < 8; n++) {
 		uint64_t at = sp - (n + 1) * size;
 
 		store_size(c, stack_linear(c, at, asize, size, true), size,
-			   n == R_RSP ? sp : c->gpr[n], SEG_SS);
+		           n == R_RSP ? sp : c->gpr[n], SEG_SS);
 	}
 	set_sp(c, asize, sp - 8 * size);
 }
@@ -256,9 +260,12 @@ static void popa(struct cpu *c, const struct insn *i)
 
 static insn_fn pick_all(const struct op_decode *d, struct insn *i)
 {
-	i->aux = d->z->mnemonic == ZYDIS_MNEMONIC_PUSHAD || d->z->mnemonic == ZYDIS_MNEMONIC_POPAD ? 4 : 2;
-	return d->z->mnemonic == ZYDIS_MNEMONIC_PUSHA || d->z->mnemonic == ZYDIS_MNEMONIC_PUSHAD ? pusha :
-												   popa;
+	i->aux = d->z->mnemonic == ZYDIS_MNEMONIC_PUSHAD || d->z->mnemonic == ZYDIS_MNEMONIC_POPAD
+	                 ? 4
+	                 : 2;
+	return d->z->mnemonic == ZYDIS_MNEMONIC_PUSHA || d->z->mnemonic == ZYDIS_MNEMONIC_PUSHAD
+	               ? pusha
+	               : popa;
 }
 
 /* ENTER: imm is the frame size, aux the nesting level. */

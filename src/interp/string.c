@@ -1,12 +1,12 @@
 /*
  * String instructions: MOVS, STOS, LODS, CMPS, SCAS, alone and repeated. (INS and OUTS are I/O.)
  *
- * A repeated one commits after each element, so a fault leaves it restartable at the same RIP. After
- * every page's worth it looks at cpu->attention and, if there is something, goes back to its own RIP with the
- * registers as they are: interruptible between elements, as the manual asks.
+ * A repeated one commits after each element, so a fault leaves it restartable at the same RIP.
+ * After every page's worth it looks at cpu->attention and, if there is something, goes back to its
+ * own RIP with the registers as they are: interruptible between elements, as the manual asks.
  *
- * REP MOVS and REP STOS upwards in 64-bit mode move what lies within one page of source and destination
- * at a time, with the TLB looked at once.
+ * REP MOVS and REP STOS upwards in 64-bit mode move what lies within one page of source and
+ * destination at a time, with the TLB looked at once.
  */
 #include <string.h>
 #include "interp/ops.h"
@@ -217,7 +217,7 @@ static uint64_t stos_run(struct cpu *c, const struct insn *i, uint64_t count)
 static void repeated_runs(struct cpu *c, const struct insn *i)
 {
 	uint64_t (*const run)(struct cpu *, const struct insn *, uint64_t) =
-		i->aux2 == STR_MOVS ? movs_run : stos_run;
+	        i->aux2 == STR_MOVS ? movs_run : stos_run;
 	uint64_t n;
 
 	if (!bulk_allowed(c, i)) {
@@ -298,12 +298,13 @@ static insn_fn pick_by_mnemonic(const struct op_decode *d, struct insn *i)
 	return NULL;
 }
 
-#define STRING(name)                                                                               \
-	{ ZYDIS_MNEMONIC_##name##B, 0, NULL, pick_by_mnemonic },                                   \
-	{ ZYDIS_MNEMONIC_##name##W, 0, NULL, pick_by_mnemonic },                                   \
-	{ ZYDIS_MNEMONIC_##name##D, 0, NULL, pick_by_mnemonic },                                   \
-	{ ZYDIS_MNEMONIC_##name##Q, 0, NULL, pick_by_mnemonic }
+#define STRING(name)                                                     \
+	{ ZYDIS_MNEMONIC_##name##B, 0, NULL, pick_by_mnemonic },         \
+	        { ZYDIS_MNEMONIC_##name##W, 0, NULL, pick_by_mnemonic }, \
+	        { ZYDIS_MNEMONIC_##name##D, 0, NULL, pick_by_mnemonic }, \
+	{                                                                \
+		ZYDIS_MNEMONIC_##name##Q, 0, NULL, pick_by_mnemonic      \
+	}
 const struct op_row ops_string[] = {
-	STRING(MOVS), STRING(STOS), STRING(LODS), STRING(CMPS), STRING(SCAS),
-	{ 0 },
+	STRING(MOVS), STRING(STOS), STRING(LODS), STRING(CMPS), STRING(SCAS), { 0 },
 };

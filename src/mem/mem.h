@@ -3,23 +3,24 @@
  *
  * RAM is one memfd, mapped shared and filled lazily by the host kernel. It appears in the guest in
  * two banks: [0, low) and, above the hole that the chipset needs, [4 GiB, ...). Read-only banks
- * (ROM) may be laid over it. Guests are hostile: every lookup is bounded, nothing returned spans banks.
+ * (ROM) may be laid over it. Guests are hostile: every lookup is bounded, nothing returned spans
+ * banks.
  */
 #pragma once
 
 #include "base/base.h"
 
-#define MEM_HOLE_BASE  0xc0000000ull /* RAM ends here below 4 GiB; devices live above */
-#define MEM_HIGH_BASE  0x100000000ull
-#define MEM_MIN_BYTES  (32 * MiB)
-#define MEM_MAX_BYTES  (1024 * GiB)
-#define MEM_MAX_BANKS  8
+#define MEM_HOLE_BASE 0xc0000000ull /* RAM ends here below 4 GiB; devices live above */
+#define MEM_HIGH_BASE 0x100000000ull
+#define MEM_MIN_BYTES (32 * MiB)
+#define MEM_MAX_BYTES (1024 * GiB)
+#define MEM_MAX_BANKS 8
 
 struct mem_bank {
 	gpa_t base;
-	uint64_t size;  /* bytes, a multiple of PAGE_SIZE */
+	uint64_t size; /* bytes, a multiple of PAGE_SIZE */
 	uint8_t *host;
-	bool readonly;  /* guest writes are dropped */
+	bool readonly; /* guest writes are dropped */
 };
 
 struct mem {
@@ -29,7 +30,8 @@ struct mem {
 	struct mem_bank bank[MEM_MAX_BANKS]; /* sorted by base, disjoint */
 };
 
-/* bytes: multiple of PAGE_SIZE, MEM_MIN_BYTES..MEM_MAX_BYTES, else -EINVAL; -ENOMEM when the host has no room. */
+/* bytes: multiple of PAGE_SIZE, MEM_MIN_BYTES..MEM_MAX_BYTES, else -EINVAL; -ENOMEM when the host
+ * has no room. */
 int mem_new(struct mem **out, uint64_t bytes);
 void mem_free(struct mem *m);
 
@@ -41,7 +43,8 @@ int mem_add_rom(struct mem *m, gpa_t base, const void *data, uint64_t size);
 
 /* The bank that holds gpa, or NULL. */
 const struct mem_bank *mem_find(const struct mem *m, gpa_t gpa);
-/* Host address of [gpa, gpa+len) when it lies within one bank (writable asks for RAM), else NULL. */
+/* Host address of [gpa, gpa+len) when it lies within one bank (writable asks for RAM), else NULL.
+ */
 void *mem_host(const struct mem *m, gpa_t gpa, uint64_t len, bool writable);
 /* Copies that may cross banks; -EFAULT (and nothing copied) when any byte is not memory. */
 int mem_read(const struct mem *m, gpa_t gpa, void *buf, uint64_t len);

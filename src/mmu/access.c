@@ -35,7 +35,8 @@ static void check_canonical(struct cpu *c, gva_t va, unsigned len, unsigned seg)
 
 static void check_alignment(struct cpu *c, gva_t va, unsigned size)
 {
-	if (c->cpl == 3 && (c->cr0 & CR0_AM) && (c->rflags & RFLAGS_AC) && size <= 8 && (va & (size - 1)))
+	if (c->cpl == 3 && (c->cr0 & CR0_AM) && (c->rflags & RFLAGS_AC) && size <= 8 &&
+	    (va & (size - 1)))
 		cpu_raise(c, EXC_AC, 0);
 }
 
@@ -56,9 +57,10 @@ static void check_watch(struct cpu *c, gva_t va, unsigned len, bool write)
 	}
 }
 
-/* Translates an access of at most a page; every fault is raised here, before anything is touched. */
+/* Translates an access of at most a page; every fault is raised here, before anything is touched.
+ */
 static unsigned translate(struct cpu *c, gva_t va, unsigned len, enum mmu_access access,
-			  unsigned mode, struct piece p[2])
+                          unsigned mode, struct piece p[2])
 {
 	unsigned first = PAGE_SIZE - (va & ~PAGE_MASK);
 
@@ -85,7 +87,7 @@ static uint64_t device_read(struct cpu *c, gpa_t gpa, unsigned size)
 static void device_write(struct cpu *c, gpa_t gpa, unsigned size, uint64_t value)
 {
 	struct exit e = { .reason = EXIT_MMIO,
-			  .io = { .addr = gpa, .value = value, .size = size, .write = true } };
+		          .io = { .addr = gpa, .value = value, .size = size, .write = true } };
 
 	c->ops->exit(c, &e);
 }

@@ -1,7 +1,7 @@
 /*
  * One access to guest RAM through its host address. Sizes are 1, 2, 4 or 8 bytes; any alignment. An
- * aligned one is a single host access (volatile: neither split nor merged nor moved against others),
- * which is what x86-TSO asks of the guest's.
+ * aligned one is a single host access (volatile: neither split nor merged nor moved against
+ * others), which is what x86-TSO asks of the guest's.
  */
 #pragma once
 

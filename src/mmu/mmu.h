@@ -2,13 +2,13 @@
  * Address translation: GVA -> GPA -> host, and the software TLB.
  *
  * The TLB is direct mapped by linear page, one table per privilege mode, and shared by all address
- * spaces: the low 12 bits of an entry's tag name the address space (an ASID handed out by mmu.c, not the
- * PCID itself). Dropping an address space is handing it a new ASID; entries of global pages that miss
- * on the tag alone are restamped without a walk. The fast paths are in interp/access.h.
+ * spaces: the low 12 bits of an entry's tag name the address space (an ASID handed out by mmu.c,
+ * not the PCID itself). Dropping an address space is handing it a new ASID; entries of global pages
+ * that miss on the tag alone are restamped without a walk. The fast paths are in interp/access.h.
  *
  * An entry is filled for reading, writing and fetching separately: a tag that can never match keeps
- * the other kinds out. Pages that are not RAM, ROM for writing, pages without D set and watched pages
- * (data breakpoints) never get a tag and so always reach the slow path.
+ * the other kinds out. Pages that are not RAM, ROM for writing, pages without D set and watched
+ * pages (data breakpoints) never get a tag and so always reach the slow path.
  */
 #pragma once
 
@@ -30,15 +30,15 @@ enum { MMU_KERNEL, MMU_KERNEL_AC, MMU_USER, MMU_MODES };
 enum mmu_access { MMU_READ, MMU_WRITE, MMU_FETCH };
 
 /* Page fault error code bits. */
-#define PF_P  BIT(0)
-#define PF_W  BIT(1)
-#define PF_U  BIT(2)
+#define PF_P    BIT(0)
+#define PF_W    BIT(1)
+#define PF_U    BIT(2)
 #define PF_RSVD BIT(3)
-#define PF_I  BIT(4)
-#define PF_PK BIT(5)
+#define PF_I    BIT(4)
+#define PF_PK   BIT(5)
 
-#define MMU_SPACES 16 /* PCIDs remembered */
-#define MMU_LARGE_SIZES 3 /* 2 MiB, 4 MiB, 1 GiB */
+#define MMU_SPACES      16 /* PCIDs remembered */
+#define MMU_LARGE_SIZES 3  /* 2 MiB, 4 MiB, 1 GiB */
 #define MMU_LARGE_BITS  10
 
 struct mmu_result {
@@ -51,12 +51,12 @@ struct mmu_result {
 };
 
 struct mmu {
-	unsigned mode;           /* MMU_* in force */
-	uint16_t next_asid;      /* handed out upwards; all is flushed when they run out */
+	unsigned mode;      /* MMU_* in force */
+	uint16_t next_asid; /* handed out upwards; all is flushed when they run out */
 	struct {
 		uint16_t pcid, asid; /* asid 0: none */
 	} space[MMU_SPACES];
-	uint16_t generation;     /* of the global entries that count, never 0 */
+	uint16_t generation; /* of the global entries that count, never 0 */
 	/* A hashed set for each size of large page: those that the TLB may have entries of. */
 	uint64_t large[MMU_LARGE_SIZES][BIT(MMU_LARGE_BITS) / 64];
 	struct tlb_entry tlb[MMU_MODES + 1][TLB_ENTRIES]; /* the last stays empty */
@@ -72,15 +72,16 @@ void mmu_free(struct cpu *c);
  * Non-canonical addresses must have been refused before.
  */
 bool mmu_walk(struct cpu *c, gva_t va, enum mmu_access access, unsigned mode,
-	      struct mmu_result *out, uint32_t *error);
+              struct mmu_result *out, uint32_t *error);
 
 /* As a debugger sees memory: no privilege, no side effects. False when not mapped. */
 bool mmu_peek(struct cpu *c, gva_t va, gpa_t *gpa);
 
 /* To be called when anything changes that translation depends on. */
-void mmu_update_mode(struct cpu *c);             /* CPL, CR4.SMAP, RFLAGS.AC: picks c->tlb. Cheap. */
-void mmu_flush_all(struct cpu *c);               /* CR0, CR4, EFER, PKRU, DR7: everything, globals too */
-void mmu_set_cr3(struct cpu *c, uint64_t value); /* value as written by MOV CR3 incl. bit 63; sets c->cr3, loads nothing else */
+void mmu_update_mode(struct cpu *c); /* CPL, CR4.SMAP, RFLAGS.AC: picks c->tlb. Cheap. */
+void mmu_flush_all(struct cpu *c);   /* CR0, CR4, EFER, PKRU, DR7: everything, globals too */
+void mmu_set_cr3(struct cpu *c, uint64_t value); /* value as written by MOV CR3 incl. bit 63; sets
+                                                    c->cr3, loads nothing else */
 void mmu_invlpg(struct cpu *c, gva_t va);        /* current and global translations of one page */
 /* type as INVPCID has it: 0 address, 1 single context, 2 all with globals, 3 all without. */
 void mmu_invpcid(struct cpu *c, unsigned type, unsigned pcid, gva_t va);
@@ -88,8 +89,9 @@ void mmu_invpcid(struct cpu *c, unsigned type, unsigned pcid, gva_t va);
 bool mmu_load_pdptes(struct cpu *c, uint64_t cr3);
 
 /*
- * Slow paths of the access functions, and system accesses (descriptor tables, TSS: always supervisor).
- * They raise on a fault and do not return then. seg chooses #SS over #GP for a non-canonical address.
+ * Slow paths of the access functions, and system accesses (descriptor tables, TSS: always
+ * supervisor). They raise on a fault and do not return then. seg chooses #SS over #GP for a
+ * non-canonical address.
  */
 uint64_t mmu_load(struct cpu *c, gva_t va, unsigned size, unsigned seg);
 void mmu_store(struct cpu *c, gva_t va, unsigned size, uint64_t value, unsigned seg);

@@ -8,9 +8,9 @@
  *  3. Table MMU_MODES (the last) has only TLB_NEVER tags.
  *  4. `large` has the bit of every large page that an entry was cut from.
  *
- * Dropping everything costs as little as dropping one address space, because guests do it often (WRPKRU,
- * MOV DR7, MOV CR4): besides the new ASID there is a new generation, and the entry of a global page
- * serves other address spaces only within the generation in which it was made.
+ * Dropping everything costs as little as dropping one address space, because guests do it often
+ * (WRPKRU, MOV DR7, MOV CR4): besides the new ASID there is a new generation, and the entry of a
+ * global page serves other address spaces only within the generation in which it was made.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -1,24 +1,25 @@
 /*
  * The page walk: 2-level, PAE, 4-level and 5-level paging as SDM 3A chapter 4 has them.
  *
- * A format is a list of levels; each level knows which address bits index it and whether an entry there may
- * map a page. Rights accumulate on the way down, are judged once at the leaf, and only a walk that
- * succeeds sets accessed and dirty bits, with compare-and-swap, because other vCPUs walk too.
+ * A format is a list of levels; each level knows which address bits index it and whether an entry
+ * there may map a page. Rights accumulate on the way down, are judged once at the leaf, and only a
+ * walk that succeeds sets accessed and dirty bits, with compare-and-swap, because other vCPUs walk
+ * too.
  */
 #include "mem/mem.h"
 #include "mmu/mmu.h"
 
-#define PTE_P   BIT(0)
-#define PTE_W   BIT(1)
-#define PTE_U   BIT(2)
-#define PTE_A   BIT(5)
-#define PTE_D   BIT(6)
-#define PTE_PS  BIT(7)
-#define PTE_G   BIT(8)
-#define PTE_NX  BIT(63)
-#define PTE_ADDR 0x000ffffffffff000ull
+#define PTE_P         BIT(0)
+#define PTE_W         BIT(1)
+#define PTE_U         BIT(2)
+#define PTE_A         BIT(5)
+#define PTE_D         BIT(6)
+#define PTE_PS        BIT(7)
+#define PTE_G         BIT(8)
+#define PTE_NX        BIT(63)
+#define PTE_ADDR      0x000ffffffffff000ull
 #define PHYS_RESERVED (PTE_ADDR & ~(BIT(MMU_PHYS_BITS) - 1))
-#define MAX_LEVELS 5
+#define MAX_LEVELS    5
 
 struct walk {
 	struct cpu *c;
@@ -169,7 +170,8 @@ static bool rights_allow(const struct walk *w, enum mmu_access access)
 
 static bool allowed(const struct walk *w, enum mmu_access access)
 {
-	return rights_allow(w, access) && (access == MMU_FETCH || pkey_allows(w, access == MMU_WRITE));
+	return rights_allow(w, access) &&
+	       (access == MMU_FETCH || pkey_allows(w, access == MMU_WRITE));
 }
 
 /* Sets bits in an entry unless it changed under us; false: walk again. */
@@ -185,10 +187,10 @@ static bool set_bits(struct walk *w, unsigned n, uint64_t bits)
 		return true; /* tables in ROM keep what they have */
 	if (w->wide)
 		return __atomic_compare_exchange_n((uint64_t *)p, &old, old | bits, false,
-						   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+		                                   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 	uint32_t old32 = old;
 	return __atomic_compare_exchange_n((uint32_t *)p, &old32, old32 | (uint32_t)bits, false,
-					   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	                                   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
 static bool set_accessed_dirty(struct walk *w)
@@ -221,12 +223,16 @@ static uint32_t error_bits(const struct walk *w)
 
 static void unpaged(gva_t va, struct mmu_result *out)
 {
-	*out = (struct mmu_result){ .gpa = va, .page_size = PAGE_SIZE, .writable = true,
-				    .readable = true, .executable = true, .global = true };
+	*out = (struct mmu_result){ .gpa = va,
+		                    .page_size = PAGE_SIZE,
+		                    .writable = true,
+		                    .readable = true,
+		                    .executable = true,
+		                    .global = true };
 }
 
 bool mmu_walk(struct cpu *c, gva_t va, enum mmu_access access, unsigned mode,
-	      struct mmu_result *out, uint32_t *error)
+              struct mmu_result *out, uint32_t *error)
 {
 	struct walk w;
 
@@ -235,8 +241,12 @@ bool mmu_walk(struct cpu *c, gva_t va, enum mmu_access access, unsigned mode,
 		return true;
 	}
 	do {
-		w = (struct walk){ .c = c, .va = va, .access = access, .mode = mode, .wide = true,
-				   .rights = PTE_W | PTE_U };
+		w = (struct walk){ .c = c,
+			           .va = va,
+			           .access = access,
+			           .mode = mode,
+			           .wide = true,
+			           .rights = PTE_W | PTE_U };
 		if (!walk_tables(&w, error)) {
 			*error |= error_bits(&w);
 			return false;
@@ -277,7 +287,8 @@ bool mmu_peek(struct cpu *c, gva_t va, gpa_t *gpa)
 
 bool mmu_load_pdptes(struct cpu *c, uint64_t cr3)
 {
-	/* SDM 3A 4.4.1: bits 2:1, 8:5 and those beyond the physical width are reserved when P is set. */
+	/* SDM 3A 4.4.1: bits 2:1, 8:5 and those beyond the physical width are reserved when P is
+	 * set. */
 	const uint64_t rsvd = 0x1e6 | PHYS_RESERVED | 0xfff0000000000000ull;
 	uint64_t pdpte[4];
 

@@ -41,7 +41,8 @@ static void put_code(struct machine *m, const uint8_t *code, size_t n)
 {
 	assert_int_equal(mem_write(m->mem, CODE, code, n), 0);
 }
-#define PUT(m, ...) put_code(m, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
+#define PUT(m, ...) \
+	put_code(m, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
 
 static int set_up(void **state)
 {

@@ -15,9 +15,9 @@
 #define PDPT     0x2000
 #define PD       0x3000
 #define PT       0x4000
-#define SMALL_VA 0x600000ull /* mapped by PT */
-#define LARGE_VA 0x800000ull /* mapped by a 2 MiB entry of PD */
-#define OTHER_VA 0xa00000ull /* as well */
+#define SMALL_VA 0x600000ull  /* mapped by PT */
+#define LARGE_VA 0x800000ull  /* mapped by a 2 MiB entry of PD */
+#define OTHER_VA 0xa00000ull  /* as well */
 #define HUGE_VA  (1ull << 30) /* mapped by a 1 GiB entry of PDPT */
 #define RIGHTS   7ull
 #define PS       BIT(7)
@@ -208,7 +208,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(large_page_is_dropped_whole, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(huge_page_is_dropped_whole, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(global_page_survives_cr3_only, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(many_flushes_leave_nothing_behind, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(many_flushes_leave_nothing_behind, set_up,
+		                                tear_down),
 		cmocka_unit_test_setup_teardown(address_spaces_are_kept_by_pcid, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(error_code_names_the_key, set_up, tear_down),
 	};
