@@ -1,7 +1,7 @@
 /*
- * The integer loop mix: small kernels of the kinds that programs spend their time in, freestanding, so
- * that the engine and nothing else is measured. Each checks its own answer: PASS goes to the exit port
- * when all were right.
+ * The integer loop mix: small kernels of the kinds that programs spend their time in, freestanding,
+ * so that the engine and nothing else is measured. Each checks its own answer: PASS goes to the
+ * exit port when all were right.
  */
 #include <stdint.h>
 
