@@ -8,7 +8,7 @@
 
 struct u128 {
 	uint64_t lo, hi;
-} __attribute__((may_alias, aligned(1)));
+} __attribute__((may_alias, packed));
 
 static inline void copy16(void *dst, const void *src)
 {
