@@ -77,6 +77,18 @@ void ioapic_eoi(struct ioapic *io, uint8_t vector)
 	}
 }
 
+bool ioapic_sends_nmi(const struct ioapic *io)
+{
+	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
+		uint64_t redir = io->s.redir[pin];
+		unsigned delivery = redir >> 8 & 7;
+
+		if (!(redir & REDIR_MASKED) && (delivery == APIC_NMI || delivery == APIC_INIT))
+			return true;
+	}
+	return false;
+}
+
 static uint32_t read_register(const struct ioapic *io)
 {
 	unsigned reg = io->s.select, pin = (reg - REG_REDIR) / 2;

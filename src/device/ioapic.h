@@ -35,3 +35,5 @@ void ioapic_reset(struct ioapic *io);
 void ioapic_set_pin(void *ioapic, unsigned pin, bool level);
 /* A local APIC ended a level-triggered vector. */
 void ioapic_eoi(struct ioapic *io, uint8_t vector);
+/* Whether a pin is wired to something that reaches a CPU with interrupts off: NMI or INIT. */
+bool ioapic_sends_nmi(const struct ioapic *io);

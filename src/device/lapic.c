@@ -279,6 +279,16 @@ bool lapic_has_interrupt(struct lapic *l)
 	return has;
 }
 
+bool lapic_lint0_is_nmi(struct lapic *l)
+{
+	uint32_t lvt;
+
+	pthread_mutex_lock(&l->lock);
+	lvt = l->s.lvt[LVT_LINT0];
+	pthread_mutex_unlock(&l->lock);
+	return !(lvt & LVT_MASKED) && LVT_DELIVERY(lvt) == APIC_NMI;
+}
+
 uint8_t lapic_get_tpr(struct lapic *l)
 {
 	uint8_t class;

@@ -121,6 +121,8 @@ int lapic_ack(struct lapic *l);
 bool lapic_accepts_extint(struct lapic *l);
 /* Would either of the above give something? */
 bool lapic_has_interrupt(struct lapic *l);
+/* Whether the LINT0 pin, where the PIC is, is programmed to give an NMI. */
+bool lapic_lint0_is_nmi(struct lapic *l);
 
 /* CR8: 0..15. */
 uint8_t lapic_get_tpr(struct lapic *l);

@@ -176,6 +176,18 @@ int board_ack_pic(struct board *b)
 	return vector;
 }
 
+bool board_sends_nmi(struct board *b)
+{
+	bool sends;
+
+	bus_lock(&b->bus);
+	sends = ioapic_sends_nmi(&b->ioapic);
+	for (unsigned i = 0; i < b->nr_cpus; i++)
+		sends = sends || lapic_lint0_is_nmi(&b->cpu[i].lapic);
+	bus_unlock(&b->bus);
+	return sends;
+}
+
 /* vCPUs. */
 
 static void raise_attention(void *opaque, uint32_t attention, uint8_t sipi_vector)

@@ -99,3 +99,5 @@ void board_reset(struct board *b);
 struct lapic *board_attach_cpu(struct board *b, struct cpu *c);
 /* The acknowledge cycle of the PICs: a vector. Takes bus.lock. */
 int board_ack_pic(struct board *b);
+/* Whether a chip may wake a CPU that is halted with interrupts off. Takes bus.lock. */
+bool board_sends_nmi(struct board *b);

@@ -35,8 +35,9 @@
  * and none needs a lock.
  *
  * Dead machines. A vCPU that waits for SIPI, or that is halted with interrupts off, can be woken
- * only by what another vCPU sends it (no chip of the board raises NMIs on its own). When all of
- * them sleep like that, and nothing that would wake one is on its way, none will ever run again.
+ * only by what another vCPU sends it, unless the guest has wired a line of the board to NMI. When
+ * all of them sleep like that, and nothing that would wake one is on its way, none will ever run
+ * again.
  * The last to fall asleep finds out: a waker that is itself awake is not counted, a waker that fell
  * asleep did so after setting the attention bit that the check reads, and a sleeper clears the bits
  * only after it has stopped being counted.
@@ -55,6 +56,7 @@
 #include <unistd.h>
 
 #include "device/lapic.h"
+#include "machine/board.h"
 #include "mmu/mmu.h"
 #include "monitor/dispatch.h"
 
@@ -132,7 +134,8 @@ static void sleep_dead(struct vcpu *v, uint32_t mask)
 	g->dead++;
 	dead = is_dead_locked(g);
 	pthread_mutex_unlock(&g->lock);
-	if (dead)
+	/* Only vCPUs can change the wiring, and they all sleep. */
+	if (dead && !board_sends_nmi(g->board))
 		vcpu_group_stop(g, VM_CRASHED, 0,
 		                "every vCPU is halted with interrupts off or waits to be started");
 	sleep_until(v, mask);
