@@ -262,6 +262,31 @@ static void dead_machines_are_found(void **state)
 	}
 }
 
+/* The PIT as a watchdog: its I/O APIC pin sends NMIs, which need no interrupt flag. */
+static void halt_for_pit(struct fake_machine *m, struct cpu *c, struct exit *e)
+{
+	if (m->step[0] == 1) {
+		fake_access(c, EXIT_MMIO, GPA_IOAPIC, 4, true, 0x10 + 2 * GSI_PIT);
+		fake_access(c, EXIT_MMIO, GPA_IOAPIC + 0x10, 4, true, APIC_NMI << 8);
+		fake_out(c, PORT_PIT + 3, 1, 0x34);
+		fake_out(c, PORT_PIT, 1, 0);
+		fake_out(c, PORT_PIT, 1, 0x10);
+		e->reason = EXIT_HLT;
+		return;
+	}
+	found[0] = c->attention & ATTN_NMI;
+	end(c, 0);
+}
+
+static void nmis_of_chips_keep_a_machine_alive(void **state)
+{
+	fake_setup(1);
+	fake.program[0] = halt_for_pit;
+	assert_int_equal(fake_go(), VM_EXIT_PORT);
+	assert_int_equal(found[0], ATTN_NMI);
+	fake_teardown();
+}
+
 static void shut_down(struct fake_machine *m, struct cpu *c, struct exit *e)
 {
 	e->reason = EXIT_SHUTDOWN;
@@ -327,6 +352,7 @@ int main(void)
 		cmocka_unit_test(pic_interrupts_end_hlt),
 		cmocka_unit_test(init_and_sipi_start_a_vcpu),
 		cmocka_unit_test(dead_machines_are_found),
+		cmocka_unit_test(nmis_of_chips_keep_a_machine_alive),
 		cmocka_unit_test(every_way_out_has_its_outcome),
 	};
 
