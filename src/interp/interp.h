@@ -24,7 +24,6 @@ bool interp_step(struct cpu *c, struct exit *e);
 
 /* Raises a fault; does not return. RIP of the frame is that of the current instruction. */
 _Noreturn void interp_raise(struct cpu *c, int vector, uint32_t error);
-_Noreturn void interp_raise_pf(struct cpu *c, gva_t va, uint32_t error); /* sets CR2 */
 /* Ends run() with an exit that has been written to *c->exit. */
 _Noreturn void interp_leave(struct cpu *c);
 

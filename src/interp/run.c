@@ -23,11 +23,6 @@ _Noreturn void interp_raise(struct cpu *c, int vector, uint32_t error)
 	cpu_raise(c, vector, error);
 }
 
-_Noreturn void interp_raise_pf(struct cpu *c, gva_t va, uint32_t error)
-{
-	cpu_raise_pf(c, va, error);
-}
-
 _Noreturn void interp_leave(struct cpu *c)
 {
 	c->interp->leaving = true;
