@@ -286,6 +286,8 @@ bool native_run_trapping(const struct native_op *op, struct native_frame *f, voi
 	op->code(f, mem, v0, v1, v2, v3);
 	atomic_signal_fence(memory_order_seq_cst);
 	trapping = NULL;
+	if (f->faulted)
+		asm volatile("emms"); /* the stub may have loaded MMX registers */
 	return f->faulted;
 }
 
