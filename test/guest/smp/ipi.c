@@ -1,7 +1,8 @@
 /* Interprocessor interrupts: delivery modes, destinations, shorthands, sleepers. */
 #include "smp.h"
 
-#define VECTOR 0x60
+#define VECTOR     0x60
+#define HAS_X2APIC (1u << 21) /* CPUID.1:ECX */
 
 static unsigned present;
 static volatile bool asleep[MAX_CPUS];
@@ -26,7 +27,7 @@ static void clear_counts(void)
 }
 
 /* Sends, then waits until so many CPUs have it and makes sure that there are no more. */
-static bool reaches(unsigned dest, uint32_t icr, unsigned vector, unsigned want)
+static bool reaches(uint32_t dest, uint32_t icr, unsigned vector, unsigned want)
 {
 	bool came;
 
@@ -51,7 +52,7 @@ static void test_fixed(void)
 	   reaches(0, ICR_OTHERS | VECTOR, VECTOR, present - 1) && !seen(0, VECTOR));
 	ok("to all", reaches(0, ICR_ALL | VECTOR, VECTOR, present) && seen(0, VECTOR));
 	ok("to self", reaches(1, ICR_SELF | VECTOR, VECTOR, 1) && seen(0, VECTOR));
-	ok("broadcast", reaches(0xff, ICR_FIXED | VECTOR, VECTOR, present));
+	ok("broadcast", reaches(apic_x2 ? UINT32_MAX : 0xff, ICR_FIXED | VECTOR, VECTOR, present));
 	ok("to nobody", reaches(0x77, ICR_FIXED | VECTOR, VECTOR, 0));
 }
 
@@ -153,6 +154,23 @@ static void test_storm(void)
 	ok("none is lost or doubled", all);
 }
 
+static void enter_x2apic(unsigned cpu)
+{
+	write_msr(MSR_APIC_BASE, read_msr(MSR_APIC_BASE) | BASE_EXTD);
+}
+
+static void test_x2apic(void)
+{
+	smp_run(enter_x2apic);
+	apic_x2 = true;
+	note("in x2APIC mode:");
+	test_fixed();
+	ok("logical, to two",
+	   reaches(3, ICR_LOGICAL | VECTOR, VECTOR, 2) && seen(0, VECTOR) && seen(1, VECTOR));
+	ok("logical, to a cluster without CPUs", reaches(0x10001, ICR_LOGICAL | VECTOR, VECTOR, 0));
+	test_nmi();
+}
+
 void guest_run(void)
 {
 	irq_begin(apic_end);
@@ -163,4 +181,6 @@ void guest_run(void)
 	test_nmi();
 	test_sleepers();
 	test_storm();
+	if (cpuid(1, 0).c & HAS_X2APIC)
+		test_x2apic();
 }
