@@ -4,6 +4,8 @@ NO_INVALIDATION = "TCG may miss a change to code that another CPU is just transl
 
 GUESTS = {
     "bringup": {"runs": [{"vcpus": n} for n in (2, 4, 16)]},
+    "chaos": {"vcpus": 4, "trapeze": ["--testdev"],
+              "qemu_skip": "chips of its board move others' ports"},
     "crossmod": {"vcpus": 2, "qemu_fails": {
         "a change to running code is seen in time": NO_INVALIDATION,
         "own changes are seen by the next jump": NO_INVALIDATION,
