@@ -185,8 +185,6 @@ ALU_UNARY_SIZES(dec, ALU_DEC)
 ALU_UNARY_SIZES(neg, ALU_NEG)
 ALU_UNARY_SIZES(not, ALU_NOT)
 
-enum form { FORM_RR, FORM_RI, FORM_RM, FORM_MR, FORM_MI, FORMS };
-
 #define ALU_ROW(name, bits)                                                         \
 	{                                                                           \
 		name##bits##_rr, name##bits##_ri, name##bits##_rm, name##bits##_mr, \
@@ -259,24 +257,10 @@ static enum alu_op alu_op_of(ZydisMnemonic m)
 	return ALU_OPS;
 }
 
-static enum form form_of(const struct op_decode *d)
-{
-	bool mem = d->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY;
-
-	switch (d->op[1].type) {
-	case ZYDIS_OPERAND_TYPE_IMMEDIATE:
-		return mem ? FORM_MI : FORM_RI;
-	case ZYDIS_OPERAND_TYPE_MEMORY:
-		return FORM_RM;
-	default:
-		return mem ? FORM_MR : FORM_RR;
-	}
-}
-
 static insn_fn pick_alu(const struct op_decode *d, struct insn *i)
 {
 	enum alu_op op = alu_op_of(d->z->mnemonic);
-	enum form form = form_of(d);
+	enum op_form form = op_form(d);
 
 	if (i->flags & INSN_LOCK) {
 		i->aux = op;

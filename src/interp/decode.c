@@ -29,6 +29,20 @@ void op_undefined(struct cpu *c, const struct insn *i)
 	interp_raise(c, EXC_UD, 0);
 }
 
+enum op_form op_form(const struct op_decode *d)
+{
+	bool mem = d->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY;
+
+	switch (d->op[1].type) {
+	case ZYDIS_OPERAND_TYPE_IMMEDIATE:
+		return mem ? FORM_MI : FORM_RI;
+	case ZYDIS_OPERAND_TYPE_MEMORY:
+		return FORM_RM;
+	default:
+		return mem ? FORM_MR : FORM_RR;
+	}
+}
+
 struct decoder *decoder_new(void)
 {
 	struct decoder *d = calloc(1, sizeof(*d));

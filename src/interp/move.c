@@ -32,7 +32,6 @@ MOVE_ROUTINES(16)
 MOVE_ROUTINES(32)
 MOVE_ROUTINES(64)
 
-enum form { FORM_RR, FORM_RI, FORM_RM, FORM_MR, FORM_MI, FORMS };
 #define MOVE_ROW(bits)                                                                         \
 	{                                                                                      \
 		mov##bits##_rr, mov##bits##_ri, mov##bits##_rm, mov##bits##_mr, mov##bits##_mi \
@@ -72,23 +71,9 @@ static bool is_general(const ZydisDecodedOperand *op)
 	return op->type != ZYDIS_OPERAND_TYPE_REGISTER || general_register(op);
 }
 
-static enum form form_of(const struct op_decode *d)
-{
-	bool mem = d->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY;
-
-	switch (d->op[1].type) {
-	case ZYDIS_OPERAND_TYPE_IMMEDIATE:
-		return mem ? FORM_MI : FORM_RI;
-	case ZYDIS_OPERAND_TYPE_MEMORY:
-		return FORM_RM;
-	default:
-		return mem ? FORM_MR : FORM_RR;
-	}
-}
-
 static insn_fn pick_mov(const struct op_decode *d, struct insn *i)
 {
-	enum form form = form_of(d);
+	enum op_form form = op_form(d);
 
 	if (!is_general(&d->op[0]) || !is_general(&d->op[1]))
 		return far_pick(d, i);

@@ -45,6 +45,10 @@ extern const struct op_row ops_system[];  /* CR, DR, MSR, descriptor tables, I/O
 extern const struct op_row ops_fpu[];     /* FXSAVE, XSAVE, LDMXCSR, EMMS ... */
 extern const struct op_row ops_native[];  /* x87, SSE, AVX: run on the host */
 
+/* Which of two operands is what: Register, Memory, Immediate. */
+enum op_form { FORM_RR, FORM_RI, FORM_RM, FORM_MR, FORM_MI, FORMS };
+enum op_form op_form(const struct op_decode *d);
+
 /* Raise #UD. */
 void op_undefined(struct cpu *c, const struct insn *i);
 

@@ -105,10 +105,9 @@ static void pop_m(struct cpu *c, const struct insn *i)
 	gva_t va;
 
 	if (i->base == R_RSP) {
-		struct insn at = *i;
+		uint64_t off = access_offset(c, i) + i->opsize;
 
-		at.disp += i->opsize;
-		va = access_ea(c, &at, i->opsize, true);
+		va = access_linear(c, i->seg, i->asize == 8 ? off : (uint32_t)off, i->opsize, true);
 	} else {
 		va = access_ea(c, i, i->opsize, true);
 	}
@@ -272,7 +271,7 @@ static insn_fn pick_all(const struct op_decode *d, struct insn *i)
 static void enter(struct cpu *c, const struct insn *i)
 {
 	unsigned size = i->opsize, level = i->aux & 31, asize = stack_address_size(c);
-	uint64_t sp = c->rsp - size, frame = sp, bp = c->rbp;
+	uint64_t sp = c->rsp - size, frame = asize == 2 ? (uint16_t)sp : sp, bp = c->rbp;
 
 	store_size(c, stack_linear(c, sp, asize, size, true), size, c->rbp, SEG_SS);
 	for (unsigned n = 1; n < level; n++) {
