@@ -5,7 +5,7 @@
 
 static _Noreturn void refuse(struct cpu *c, unsigned seg)
 {
-	interp_raise(c, seg == SEG_SS ? EXC_SS : EXC_GP, 0);
+	cpu_raise(c, seg == SEG_SS ? EXC_SS : EXC_GP, 0);
 }
 
 /* May [off, off+size) be reached through the segment? Expand-down data counts from the other end.

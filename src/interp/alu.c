@@ -396,7 +396,7 @@ static void cmpxchg16b(struct cpu *c, const struct insn *i)
 	bool done;
 
 	if (va & 15)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	p = mmu_host(c, va, 16, MMU_WRITE, i->seg);
 	if (p) {
 		done = host_cmpxchg16b(p, old, new);

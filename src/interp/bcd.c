@@ -49,7 +49,7 @@ static void aam(struct cpu *c, const struct insn *i)
 	uint8_t base = i->imm, v = al(c);
 
 	if (!base)
-		interp_raise(c, EXC_DE, 0);
+		cpu_raise(c, EXC_DE, 0);
 	reg_set(c, R_RAX, 2, (v / base) << 8 | v % base);
 	flags_set_logic(c, sext(v % base, 1));
 }
@@ -79,7 +79,7 @@ static void bound(struct cpu *c, const struct insn *i)
 	int64_t high = sext(load_size(c, va + size, size, i->seg), size);
 
 	if (v < low || v > high)
-		interp_raise(c, EXC_BR, 0);
+		cpu_raise(c, EXC_BR, 0);
 }
 
 const struct op_row ops_bcd[] = {

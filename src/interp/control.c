@@ -9,7 +9,7 @@
 static void check_target(struct cpu *c, uint64_t target)
 {
 	if (c->mode == MODE_64 ? !access_canonical(c, target) : target > c->seg[SEG_CS].limit)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 }
 
 /* Truncates as the operand size and mode ask. */

@@ -29,7 +29,7 @@
 
 static void raise_gp0(struct cpu *c)
 {
-	interp_raise(c, EXC_GP, 0);
+	cpu_raise(c, EXC_GP, 0);
 }
 
 static bool pae_paging(uint64_t cr0, uint64_t cr4, uint64_t efer)
@@ -210,14 +210,14 @@ static unsigned check_debug_register(struct cpu *c, unsigned n)
 {
 	if (n == 4 || n == 5) {
 		if (c->cr4 & CR4_DE)
-			interp_raise(c, EXC_UD, 0);
+			cpu_raise(c, EXC_UD, 0);
 		n += 2;
 	}
 	require_cpl0(c);
 	if (c->dr7 & DR7_GD) {
 		c->dr7 &= ~DR7_GD;
 		c->dr6 |= DR6_BD;
-		interp_raise(c, EXC_DB, 0);
+		cpu_raise(c, EXC_DB, 0);
 	}
 	return n;
 }

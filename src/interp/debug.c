@@ -37,7 +37,7 @@ _Noreturn static void raise_debug(struct cpu *c, uint32_t cause)
 	c->dr6 = (c->dr6 & ~0xfull) | cause;
 	c->dr7 &= ~BIT(13);
 	c->db_pending = 0;
-	interp_raise(c, EXC_DB, 0);
+	cpu_raise(c, EXC_DB, 0);
 }
 
 static uint32_t find_execute(const struct cpu *c)

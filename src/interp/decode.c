@@ -21,12 +21,12 @@ static const struct op_row *const tables[] = {
 
 static void raise_gp(struct cpu *c, const struct insn *i)
 {
-	interp_raise(c, EXC_GP, 0);
+	cpu_raise(c, EXC_GP, 0);
 }
 
 void op_undefined(struct cpu *c, const struct insn *i)
 {
-	interp_raise(c, EXC_UD, 0);
+	cpu_raise(c, EXC_UD, 0);
 }
 
 enum op_form op_form(const struct op_decode *d)

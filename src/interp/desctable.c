@@ -24,7 +24,7 @@ static void load_table(struct cpu *c, const struct insn *i, struct dtable *t)
 	if (size == 4 && i->opsize == 2)
 		base &= 0xffffff;
 	if (cpu_long_mode(c) && !access_canonical(c, base))
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	*t = (struct dtable){ .base = base, .limit = limit };
 }
 
@@ -62,7 +62,7 @@ void op_sidt(struct cpu *c, const struct insn *i)
 static void require_protected(struct cpu *c)
 {
 	if (cpu_real_or_v86(c))
-		interp_raise(c, EXC_UD, 0);
+		cpu_raise(c, EXC_UD, 0);
 }
 
 /* A 16-bit source that is operand 0 (`reg` = dst) or 1 (`reg` = src). */
@@ -115,7 +115,7 @@ void op_ltr(struct cpu *c, const struct insn *i)
 	require_cpl0(c);
 	sel = read_selector(c, i, i->dst);
 	if (selector_is_null(sel))
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	read_system(c, sel, types, &tr);
 	tr.attr |= TYPE_BUSY;
 	if (descriptor_locate(c, sel, 8, &va))

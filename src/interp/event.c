@@ -76,7 +76,7 @@ static int delivering_class(const struct event *ev)
 
 _Noreturn static void raise_idt(struct cpu *c, int vector, const struct event *ev)
 {
-	interp_raise(c, vector, ev->vector * 8 | ERR_IDT | (c->delivering >= 0));
+	cpu_raise(c, vector, ev->vector * 8 | ERR_IDT | (c->delivering >= 0));
 }
 
 static struct gate read_gate(struct cpu *c, const struct event *ev)
@@ -265,7 +265,7 @@ static void deliver_real(struct cpu *c, const struct event *ev)
 	uint32_t target;
 
 	if (at + 3 > c->idtr.limit)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	target = (uint32_t)mmu_load_system(c, c->idtr.base + at, 4);
 	stack_store(c, &s, 2, cpu_get_rflags(c));
 	stack_store(c, &s, 2, c->seg[SEG_CS].sel);

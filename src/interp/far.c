@@ -110,7 +110,7 @@ static bool is_call_gate(const struct cpu *c, const struct descriptor *d)
 static void jump_real(struct cpu *c, uint16_t sel, uint64_t rip)
 {
 	if (rip > c->seg[SEG_CS].limit)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	if (cpu_v86(c))
 		segment_load_v86(c, SEG_CS, sel);
 	else
@@ -152,7 +152,7 @@ static void call_real(struct cpu *c, uint16_t sel, uint64_t rip, unsigned size)
 	struct stack s = stack_current(c);
 
 	if (rip > c->seg[SEG_CS].limit)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	push_return(c, &s, size);
 	stack_commit(c, &s);
 	jump_real(c, sel, rip);
@@ -332,7 +332,7 @@ static void op_int(struct cpu *c, const struct insn *i)
 		if (redirect_v86(c, vector))
 			return;
 		if (cpu_iopl(c) < 3)
-			interp_raise(c, EXC_GP, 0);
+			cpu_raise(c, EXC_GP, 0);
 	}
 	event_deliver(c, vector, false, 0, EVENT_SOFT);
 }

@@ -13,7 +13,7 @@
 static void check_present(struct cpu *c)
 {
 	if (c->cr0 & (CR0_EM | CR0_TS))
-		interp_raise(c, EXC_NM, 0);
+		cpu_raise(c, EXC_NM, 0);
 }
 
 void fpu_set_top(struct cpu *c, unsigned top)
@@ -46,9 +46,9 @@ void fpu_set_fcw(struct cpu *c, uint16_t value)
 void fpu_wait(struct cpu *c, const struct insn *i)
 {
 	if ((c->cr0 & (CR0_MP | CR0_TS)) == (CR0_MP | CR0_TS))
-		interp_raise(c, EXC_NM, 0);
+		cpu_raise(c, EXC_NM, 0);
 	if (fpu_pending(c))
-		interp_raise(c, EXC_MF, 0);
+		cpu_raise(c, EXC_MF, 0);
 }
 
 void fpu_nop(struct cpu *c, const struct insn *i)

@@ -10,7 +10,7 @@
 
 void fpu_refuse_sse(struct cpu *c)
 {
-	interp_raise(c, (c->cr0 & CR0_EM) || !(c->cr4 & CR4_OSFXSR) ? EXC_UD : EXC_NM, 0);
+	cpu_raise(c, (c->cr0 & CR0_EM) || !(c->cr4 & CR4_OSFXSR) ? EXC_UD : EXC_NM, 0);
 }
 
 void fpu_refuse_avx(struct cpu *c)
@@ -19,20 +19,20 @@ void fpu_refuse_avx(struct cpu *c)
 	bool real = !(c->cr0 & CR0_PE) || (c->rflags & RFLAGS_VM);
 
 	if (real || !(c->cr4 & CR4_OSXSAVE) || (c->xcr0 & need) != need)
-		interp_raise(c, EXC_UD, 0);
-	interp_raise(c, EXC_NM, 0);
+		cpu_raise(c, EXC_UD, 0);
+	cpu_raise(c, EXC_NM, 0);
 }
 
 void fpu_refuse_x87(struct cpu *c)
 {
-	interp_raise(c, c->cr0 & (CR0_EM | CR0_TS) ? EXC_NM : EXC_MF, 0);
+	cpu_raise(c, c->cr0 & (CR0_EM | CR0_TS) ? EXC_NM : EXC_MF, 0);
 }
 
 void fpu_refuse_mmx(struct cpu *c)
 {
 	if (c->cr0 & CR0_EM)
-		interp_raise(c, EXC_UD, 0);
-	interp_raise(c, c->cr0 & CR0_TS ? EXC_NM : EXC_MF, 0);
+		cpu_raise(c, EXC_UD, 0);
+	cpu_raise(c, c->cr0 & CR0_TS ? EXC_NM : EXC_MF, 0);
 }
 
 /* ---- the x87 part of an image: bytes 0..23 and the registers ---- */
@@ -83,10 +83,10 @@ static gva_t fxsave_address(struct cpu *c, const struct insn *i, bool write)
 	gva_t va;
 
 	if (c->cr0 & (CR0_EM | CR0_TS))
-		interp_raise(c, EXC_NM, 0);
+		cpu_raise(c, EXC_NM, 0);
 	va = access_ea(c, i, FXSAVE_BYTES, write);
 	if (va & 15)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	return va;
 }
 
@@ -114,7 +114,7 @@ static void op_fxrstor(struct cpu *c, const struct insn *i)
 	mmu_copy_in(c, image, va, FXSAVE_BYTES, i->seg);
 	memcpy(&mxcsr, image + FPU_MXCSR, 4);
 	if (mxcsr & ~MXCSR_VALID)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	fpu_get_x87(c, image, i->opsize == 8);
 	*fpu_mxcsr(c) = mxcsr;
 	memcpy(fpu_xmm(c, 0), image + FPU_XMM, xmm_bytes(c));
@@ -127,7 +127,7 @@ static void load_mxcsr(struct cpu *c, const struct insn *i)
 	uint32_t value = load32(c, access_ea(c, i, 4, false), i->seg);
 
 	if (value & ~MXCSR_VALID)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	*fpu_mxcsr(c) = value;
 }
 

@@ -66,11 +66,11 @@ static uint64_t requested(const struct cpu *c)
 static void check_xsave(struct cpu *c, bool supervisor)
 {
 	if (!(c->cr4 & CR4_OSXSAVE))
-		interp_raise(c, EXC_UD, 0);
+		cpu_raise(c, EXC_UD, 0);
 	if (supervisor && c->cpl)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	if (c->cr0 & CR0_TS)
-		interp_raise(c, EXC_NM, 0);
+		cpu_raise(c, EXC_NM, 0);
 }
 
 static gva_t area_address(struct cpu *c, const struct insn *i, unsigned size, bool write)
@@ -78,7 +78,7 @@ static gva_t area_address(struct cpu *c, const struct insn *i, unsigned size, bo
 	gva_t va = access_ea(c, i, size, write);
 
 	if (va & 63)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	return va;
 }
 
@@ -288,10 +288,10 @@ static void restore(struct cpu *c, const struct insn *i, bool supervisor)
 	mmu_copy_in(c, image, va, XSAVE_EXTENDED, i->seg);
 	memcpy(&h, image + XSAVE_XSTATE_BV, sizeof(h));
 	if (!header_valid(c, &h, supervisor))
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	memcpy(&mxcsr, image + FPU_MXCSR, 4);
 	if (mxcsr_loaded(&h, rfbm) && (mxcsr & ~MXCSR_VALID))
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	size = image_bytes(rfbm & h.state, h.compacted);
 	if (size > XSAVE_EXTENDED)
 		mmu_copy_in(c, image + XSAVE_EXTENDED, va + XSAVE_EXTENDED, size - XSAVE_EXTENDED,
@@ -316,9 +316,9 @@ void fpu_xgetbv(struct cpu *c, const struct insn *i)
 	uint64_t value = c->xcr0;
 
 	if (!(c->cr4 & CR4_OSXSAVE))
-		interp_raise(c, EXC_UD, 0);
+		cpu_raise(c, EXC_UD, 0);
 	if ((uint32_t)c->rcx > 1)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	if ((uint32_t)c->rcx == 1)
 		value &= components_in_use(c);
 	c->rax = (uint32_t)value;
@@ -341,8 +341,8 @@ void fpu_xsetbv(struct cpu *c, const struct insn *i)
 	uint64_t value = (uint64_t)(uint32_t)c->rdx << 32 | (uint32_t)c->rax;
 
 	if (!(c->cr4 & CR4_OSXSAVE))
-		interp_raise(c, EXC_UD, 0);
+		cpu_raise(c, EXC_UD, 0);
 	if (c->cpl || (uint32_t)c->rcx || !xcr0_valid(c, value))
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	c->xcr0 = value;
 }

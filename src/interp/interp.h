@@ -1,7 +1,7 @@
 /*
  * The interpreter's public face: execute decoded instructions on a struct cpu, deliver events.
  *
- * Faults leave a routine by longjmp: interp_raise() records the exception in cpu->fault and jumps
+ * Faults leave a routine by longjmp: cpu_raise() records the exception in cpu->fault and jumps
  * to the run loop, which puts RIP back on the faulting instruction and delivers. So the one rule
  * that every routine obeys: change no architectural state before the last access that can fault, or
  * change only what is right to have changed (a REP iteration that completed).
@@ -22,8 +22,6 @@ void interp_run(struct cpu *c, struct exit *e);
 /* Executes exactly one instruction (or delivers one event). False when *e has been filled. */
 bool interp_step(struct cpu *c, struct exit *e);
 
-/* Raises a fault; does not return. RIP of the frame is that of the current instruction. */
-_Noreturn void interp_raise(struct cpu *c, int vector, uint32_t error);
 /* Ends run() with an exit that has been written to *c->exit. */
 _Noreturn void interp_leave(struct cpu *c);
 

@@ -19,13 +19,13 @@ static void check_bitmap(struct cpu *c, uint16_t port, unsigned size)
 	uint32_t at, bits, mask = (1u << size) - 1;
 
 	if (!(tr->attr & TYPE_32) || tr->limit < TSS_MIN_LIMIT)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	at = (uint32_t)mmu_load_system(c, tr->base + TSS_IOMAP, 2) + port / 8;
 	if (at + 1 > tr->limit)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	bits = (uint32_t)mmu_load_system(c, tr->base + at, 2);
 	if (bits >> (port % 8) & mask)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 }
 
 static void check_port(struct cpu *c, uint16_t port, unsigned size)

@@ -50,7 +50,7 @@ static void iret_v86_vme(struct cpu *c, const struct frame *f)
 	uint64_t mask = FLAGS_USER & ~RFLAGS_NT;
 
 	if (f->flags & RFLAGS_TF || (f->flags & RFLAGS_IF && c->rflags & RFLAGS_VIP))
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	segment_load_v86(c, SEG_CS, f->cs);
 	c->rip = f->rip;
 	stack_add(c, 6);
@@ -64,7 +64,7 @@ static void iret_v86(struct cpu *c, unsigned size)
 
 	if (cpu_iopl(c) < 3) {
 		if (size != 2 || !(c->cr4 & CR4_VME))
-			interp_raise(c, EXC_GP, 0);
+			cpu_raise(c, EXC_GP, 0);
 		iret_v86_vme(c, &f);
 		return;
 	}
@@ -96,7 +96,7 @@ static void iret_to_v86(struct cpu *c, const struct frame *f)
 	for (size_t n = 0; n < ARRAY_SIZE(order); n++)
 		sel[n] = (uint16_t)stack_peek(c, 20 + 4 * n, 4);
 	if (f->rip > 0xffff)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	cpu_set_rflags(
 	        c, (f->flags & (FLAGS_USER | FLAGS_WIDE | FLAGS_V86 | RFLAGS_IF | RFLAGS_IOPL)));
 	for (size_t n = 0; n < ARRAY_SIZE(order); n++)
@@ -115,7 +115,7 @@ static void read_code(struct cpu *c, const struct frame *f, struct segment *cs)
 	struct descriptor d;
 
 	if (selector_is_null(f->cs))
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	if (!descriptor_read(c, f->cs, &d) || !desc_is_code(&d) || rpl < c->cpl)
 		segment_raise(c, EXC_GP, f->cs);
 	if (desc_is_conforming(&d) ? DESC_DPL(&d) > rpl : DESC_DPL(&d) != rpl)
@@ -178,7 +178,7 @@ static void iret_task(struct cpu *c)
 	uint16_t link;
 
 	if (cpu_long_mode(c))
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	link = (uint16_t)mmu_load_system(c, c->seg[SEG_TR].base, 2);
 	task_switch(c, link, TASK_IRET, false, 0);
 }

@@ -109,7 +109,7 @@ static void udiv(struct cpu *c, const struct insn *i)
 	unsigned __int128 a = dividend(c, size);
 
 	if (!b || (uint64_t)(a >> (8 * size)) >= b)
-		interp_raise(c, EXC_DE, 0);
+		cpu_raise(c, EXC_DE, 0);
 	if (!(a >> 64))
 		set_quotient(c, size, (uint64_t)a / b, (uint64_t)a % b);
 	else
@@ -123,16 +123,16 @@ static void idiv(struct cpu *c, const struct insn *i)
 	__int128 a = (__int128)(dividend(c, size) << shift) >> shift, q;
 
 	if (!b)
-		interp_raise(c, EXC_DE, 0);
+		cpu_raise(c, EXC_DE, 0);
 	if (b == -1) { /* the one division that can overflow 128 bits */
 		if (a == (__int128)((unsigned __int128)1 << 127))
-			interp_raise(c, EXC_DE, 0);
+			cpu_raise(c, EXC_DE, 0);
 		q = -a;
 	} else {
 		q = a / b;
 	}
 	if (q != (int64_t)sext(q, size))
-		interp_raise(c, EXC_DE, 0);
+		cpu_raise(c, EXC_DE, 0);
 	set_quotient(c, size, q, a - q * b);
 }
 

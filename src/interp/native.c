@@ -66,7 +66,7 @@ static void call_trapping(struct cpu *c, const struct insn *i, const struct nati
 
 	*fpu_mxcsr(c) = f->mxcsr;
 	if (trapped)
-		interp_raise(c, c->cr4 & CR4_OSXMMEXCPT ? EXC_XM : EXC_UD, 0);
+		cpu_raise(c, c->cr4 & CR4_OSXMMEXCPT ? EXC_XM : EXC_UD, 0);
 }
 
 /* The same for an instruction that uses MXCSR. */

@@ -137,7 +137,7 @@ void native_write_out(struct cpu *c, gva_t va, const void *data, unsigned size, 
 static inline void check_align(struct cpu *c, gva_t va, unsigned align)
 {
 	if (unlikely(align && (va & (align - 1))))
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 }
 static inline void *native_read(struct cpu *c, gva_t va, unsigned size, unsigned seg)
 {

@@ -18,11 +18,6 @@
 #include "interp/native.h"
 #include "interp/state.h"
 
-_Noreturn void interp_raise(struct cpu *c, int vector, uint32_t error)
-{
-	cpu_raise(c, vector, error);
-}
-
 _Noreturn void interp_leave(struct cpu *c)
 {
 	c->interp->leaving = true;
@@ -166,11 +161,11 @@ static gva_t code_address(struct cpu *c)
 {
 	if (c->mode == MODE_64) {
 		if (unlikely(!access_canonical(c, c->rip)))
-			interp_raise(c, EXC_GP, 0);
+			cpu_raise(c, EXC_GP, 0);
 		return c->rip;
 	}
 	if (c->rip > c->seg[SEG_CS].limit)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	return (uint32_t)(c->seg[SEG_CS].base + c->rip);
 }
 
@@ -181,7 +176,7 @@ static void fetch_rest(struct cpu *c, gva_t va, uint8_t *buf, unsigned from)
 		const uint8_t *p;
 
 		if (c->mode == MODE_64 && !access_canonical(c, at))
-			interp_raise(c, EXC_GP, 0);
+			cpu_raise(c, EXC_GP, 0);
 		p = mmu_fetch(c, at);
 		buf[n] = p ? *p : mmu_fetch_device(c, at);
 	}
@@ -205,7 +200,7 @@ static void decode_crossing(struct cpu *c, gva_t va, const uint8_t *host, unsign
 
 	/* The limit comes before the page: the first byte on the next one is needed. */
 	if (host && c->mode != MODE_64 && c->rip + avail > c->seg[SEG_CS].limit)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	if (host)
 		memcpy(buf, host, avail);
 	fetch_rest(c, va, buf, host ? avail : 0);
@@ -236,7 +231,7 @@ static void decode_one(struct cpu *c)
 	if (!host || !decode(in->decoder, c, c->mode, buf, avail, &in->one))
 		decode_crossing(c, va, host, avail);
 	if (c->mode != MODE_64 && c->rip + in->one.len - 1 > c->seg[SEG_CS].limit)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 }
 
 static void execute_one(struct cpu *c)

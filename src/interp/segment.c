@@ -9,7 +9,7 @@
 
 _Noreturn void segment_raise(struct cpu *c, int vector, uint16_t sel)
 {
-	interp_raise(c, vector, (sel & 0xfffcu) | (c->delivering >= 0));
+	cpu_raise(c, vector, (sel & 0xfffcu) | (c->delivering >= 0));
 }
 
 void cpu_set_cpl(struct cpu *c, unsigned cpl)

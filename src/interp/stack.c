@@ -162,7 +162,7 @@ static void pushf(struct cpu *c, const struct insn *i)
 
 	if (v86_restricted(c)) {
 		if (!v86_vme16(c, i->aux))
-			interp_raise(c, EXC_GP, 0);
+			cpu_raise(c, EXC_GP, 0);
 		f = (f & ~RFLAGS_IF) | RFLAGS_IOPL | (f & RFLAGS_VIF ? RFLAGS_IF : 0);
 	}
 	stack_push(c, i->aux, f);
@@ -189,11 +189,11 @@ static void popf(struct cpu *c, const struct insn *i)
 	bool vme = v86_restricted(c);
 
 	if (vme && !v86_vme16(c, size))
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	new = stack_peek(c, 0, size);
 	if (vme) { /* SDM 3B 20.3: IF goes to VIF */
 		if ((new &RFLAGS_TF) || ((new &RFLAGS_IF) && (old & RFLAGS_VIP)))
-			interp_raise(c, EXC_GP, 0);
+			cpu_raise(c, EXC_GP, 0);
 		mask = (mask & ~RFLAGS_IF) | RFLAGS_VIF;
 		new = (new & ~RFLAGS_VIF) | (new &RFLAGS_IF ? RFLAGS_VIF : 0);
 	}

@@ -16,9 +16,9 @@
 static void require_syscall(struct cpu *c)
 {
 	if (!(c->efer & EFER_SCE))
-		interp_raise(c, EXC_UD, 0);
+		cpu_raise(c, EXC_UD, 0);
 	if (c->mode != MODE_64 && (!cpuid_is_amd(c->cpuid) || !cpu_protected(c)))
-		interp_raise(c, EXC_UD, 0);
+		cpu_raise(c, EXC_UD, 0);
 }
 
 void op_syscall(struct cpu *c, const struct insn *i)
@@ -53,9 +53,9 @@ void op_sysret(struct cpu *c, const struct insn *i)
 
 	require_syscall(c);
 	if (c->cpl != 0)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	if (to64 && !access_canonical(c, c->rcx))
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	if (cpu_long_mode(c))
 		cpu_set_rflags(c, c->r11 & SYSRET_FLAGS);
 	else
@@ -67,9 +67,9 @@ void op_sysret(struct cpu *c, const struct insn *i)
 static void require_sysenter(struct cpu *c)
 {
 	if (cpuid_is_amd(c->cpuid) && cpu_long_mode(c))
-		interp_raise(c, EXC_UD, 0);
+		cpu_raise(c, EXC_UD, 0);
 	if (!cpu_protected(c) || selector_is_null((uint16_t)c->msr.sysenter_cs))
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 }
 
 void op_sysenter(struct cpu *c, const struct insn *i)
@@ -93,9 +93,9 @@ void op_sysexit(struct cpu *c, const struct insn *i)
 
 	require_sysenter(c);
 	if (c->cpl != 0)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	if (to64 && (!access_canonical(c, c->rdx) || !access_canonical(c, c->rcx)))
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	c->seg[SEG_SS] = segment_flat((uint16_t)(sel + 8), ATTR_FLAT_DATA | DPL3);
 	c->rsp = to64 ? c->rcx : (uint32_t)c->rcx;
 	code_enter(c, &cs, to64 ? c->rdx : (uint32_t)c->rdx, 3);

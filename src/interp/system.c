@@ -48,9 +48,9 @@ static void op_monitor(struct cpu *c, const struct insn *i)
 	unsigned seg = i->flags & INSN_MEM ? i->seg : SEG_DS;
 
 	if (c->cpl != 0)
-		interp_raise(c, EXC_UD, 0);
+		cpu_raise(c, EXC_UD, 0);
 	if ((uint32_t)c->rcx)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	mmu_probe(c, access_linear(c, seg, off, 1, false), 1, MMU_READ, seg);
 }
 
@@ -58,9 +58,9 @@ static void op_monitor(struct cpu *c, const struct insn *i)
 static void op_mwait(struct cpu *c, const struct insn *i)
 {
 	if (c->cpl != 0)
-		interp_raise(c, EXC_UD, 0);
+		cpu_raise(c, EXC_UD, 0);
 	if ((uint32_t)c->rcx & ~1u)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 }
 
 /* CLI and STI touch VIF instead of IF for virtual-8086 code under CR4.VME and for CPL 3 under
@@ -72,7 +72,7 @@ static bool uses_virtual_if(struct cpu *c)
 	if (cpu_iopl(c) >= c->cpl)
 		return false;
 	if (v86 ? !(c->cr4 & CR4_VME) : c->cpl != 3 || !(c->cr4 & CR4_PVI))
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	return true;
 }
 
@@ -85,7 +85,7 @@ static void op_sti(struct cpu *c, const struct insn *i)
 {
 	if (cpu_protected(c) && uses_virtual_if(c)) {
 		if (c->rflags & RFLAGS_VIP)
-			interp_raise(c, EXC_GP, 0);
+			cpu_raise(c, EXC_GP, 0);
 		c->rflags |= RFLAGS_VIF;
 		return;
 	}
@@ -96,7 +96,7 @@ static void op_sti(struct cpu *c, const struct insn *i)
 static void set_ac(struct cpu *c, bool ac)
 {
 	if (c->cpl != 0)
-		interp_raise(c, EXC_UD, 0);
+		cpu_raise(c, EXC_UD, 0);
 	c->rflags = ac ? c->rflags | RFLAGS_AC : c->rflags & ~RFLAGS_AC;
 	mmu_update_mode(c);
 }
@@ -130,7 +130,7 @@ static void op_invpcid(struct cpu *c, const struct insn *i)
 	gva_t at;
 
 	if (cpu_real_or_v86(c) && cpu_protected(c))
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	require_cpl0(c);
 	type = reg_get(c, i->dst, c->mode == MODE_64 ? 8 : 4);
 	at = access_ea(c, i, 16, false);
@@ -138,7 +138,7 @@ static void op_invpcid(struct cpu *c, const struct insn *i)
 	va = load64(c, at + 8, i->seg);
 	if (type > 3 || pcid >> 12 || (type < 2 && pcid && !(c->cr4 & CR4_PCIDE)) ||
 	    (type == 0 && !access_canonical(c, va)))
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	mmu_invpcid(c, (unsigned)type, (unsigned)pcid, va);
 }
 
@@ -148,7 +148,7 @@ static void op_rdmsr(struct cpu *c, const struct insn *i)
 
 	require_cpl0(c);
 	if (msr_read(c, (uint32_t)c->rcx, &value) == MSR_FAULT)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	c->rax = (uint32_t)value;
 	c->rdx = value >> 32;
 }
@@ -160,7 +160,7 @@ static void op_wrmsr(struct cpu *c, const struct insn *i)
 	require_cpl0(c);
 	switch (msr_write(c, (uint32_t)c->rcx, value)) {
 	case MSR_FAULT:
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	case MSR_PAGING:
 		cpu_update_mode(c);
 		mmu_flush_all(c);
@@ -173,7 +173,7 @@ static void op_wrmsr(struct cpu *c, const struct insn *i)
 static void require_tsc(struct cpu *c)
 {
 	if (c->cpl != 0 && c->cr4 & CR4_TSD)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 }
 
 static void op_rdtsc(struct cpu *c, const struct insn *i)
@@ -195,7 +195,7 @@ static void op_rdtscp(struct cpu *c, const struct insn *i)
 /* CPUID offers no performance counters, so every counter number is invalid. */
 static void op_rdpmc(struct cpu *c, const struct insn *i)
 {
-	interp_raise(c, EXC_GP, 0);
+	cpu_raise(c, EXC_GP, 0);
 }
 
 static void op_rdpid(struct cpu *c, const struct insn *i)
@@ -265,7 +265,7 @@ static void op_swapgs(struct cpu *c, const struct insn *i)
 	uint64_t base = c->seg[SEG_GS].base;
 
 	if (c->mode != MODE_64)
-		interp_raise(c, EXC_UD, 0);
+		cpu_raise(c, EXC_UD, 0);
 	require_cpl0(c);
 	c->seg[SEG_GS].base = c->msr.kernel_gs_base;
 	c->msr.kernel_gs_base = base;
@@ -274,7 +274,7 @@ static void op_swapgs(struct cpu *c, const struct insn *i)
 static void require_fsgsbase(struct cpu *c)
 {
 	if (c->mode != MODE_64 || !(c->cr4 & CR4_FSGSBASE))
-		interp_raise(c, EXC_UD, 0);
+		cpu_raise(c, EXC_UD, 0);
 }
 
 /* 64 bits with REX.W, else 32: a 66 prefix changes nothing. */
@@ -295,7 +295,7 @@ static void write_base(struct cpu *c, const struct insn *i, unsigned seg)
 
 	require_fsgsbase(c);
 	if (!access_canonical(c, value))
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	c->seg[seg].base = value;
 }
 
@@ -323,9 +323,9 @@ static void op_wrgsbase(struct cpu *c, const struct insn *i)
 static void op_rdpkru(struct cpu *c, const struct insn *i)
 {
 	if (!(c->cr4 & CR4_PKE))
-		interp_raise(c, EXC_UD, 0);
+		cpu_raise(c, EXC_UD, 0);
 	if ((uint32_t)c->rcx)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	c->rax = c->pkru;
 	c->rdx = 0;
 }
@@ -333,9 +333,9 @@ static void op_rdpkru(struct cpu *c, const struct insn *i)
 static void op_wrpkru(struct cpu *c, const struct insn *i)
 {
 	if (!(c->cr4 & CR4_PKE))
-		interp_raise(c, EXC_UD, 0);
+		cpu_raise(c, EXC_UD, 0);
 	if ((uint32_t)c->rcx || (uint32_t)c->rdx)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 	if (c->pkru == (uint32_t)c->rax)
 		return;
 	c->pkru = (uint32_t)c->rax;

@@ -7,13 +7,13 @@
 static inline void require_cpl0(struct cpu *c)
 {
 	if (c->cpl != 0)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 }
 /* UMIP: #GP(0) for SGDT, SIDT, SLDT, STR and SMSW outside CPL 0 (SDM 3A 2.5). */
 static inline void require_no_umip(struct cpu *c)
 {
 	if (c->cpl != 0 && c->cr4 & CR4_UMIP)
-		interp_raise(c, EXC_GP, 0);
+		cpu_raise(c, EXC_GP, 0);
 }
 
 /* crmove.c */

@@ -28,7 +28,7 @@ static uint8_t *memory; /* four pages that can be used, amid what no displacemen
 #define MEMORY_BYTES (4 * PAGE_SIZE)
 #define GUARD_BYTES  (4 * GiB)
 
-void interp_raise(struct cpu *c, int vector, uint32_t error)
+void cpu_raise(struct cpu *c, int vector, uint32_t error)
 {
 	fault_vector = vector;
 	longjmp(fault_jmp, 1);
@@ -42,7 +42,7 @@ void interp_flush(struct cpu *c)
 static void check_range(gva_t va, unsigned len)
 {
 	if (va - (uintptr_t)memory > MEMORY_BYTES - len)
-		interp_raise(&cpu, EXC_PF, 0);
+		cpu_raise(&cpu, EXC_PF, 0);
 }
 
 uint64_t mmu_load(struct cpu *c, gva_t va, unsigned size, unsigned seg)
