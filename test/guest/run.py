@@ -83,6 +83,12 @@ GUESTS = {
         "instruction across the limit of CS": NO_LIMITS,
         "at its start": NO_LIMITS,
     }},
+    "compatibility": {"qemu_fails": {
+        "behind the limit": NO_LIMITS,
+        "a null segment": NO_LIMITS,
+        "write to read-only data": NO_LIMITS,
+        "a jump below 0 wraps to 64 KiB": NO_LIMITS,
+    }},
     "events": {"qemu_fails": {
         "an implicit one, whatever AC": "TCG lets AC help descriptor loads",
     }},
