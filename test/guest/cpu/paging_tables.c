@@ -132,7 +132,7 @@ static void test_crossing(void)
 static void test_code_crossing(void)
 {
 	static const uint8_t code[] = { 0xb8, 0x44, 0x33, 0x22, 0x11, 0xcd, VECTOR_DONE };
-	uint64_t first = VA + 0x1000, second = VA + 0x2000;
+	uint64_t second = VA + 0x2000;
 	word ax;
 
 	memcpy((void *)(PHYS + 0xffd), code, 3);
@@ -157,7 +157,6 @@ static void test_code_crossing(void)
 	map_page(second, (PHYS + 0x6000) | RIGHTS | PTE_NX);
 	TRAPS("with the second page NX", EXC_PF, PF_FETCH | PF_P, "jmp *%0", : : "r"(second - 3));
 	ok_equal("CR2 is the second page", this_cpu()->trap.cr2, second);
-	(void)first;
 }
 
 static void test_invalidation(void)

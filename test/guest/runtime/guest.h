@@ -1,17 +1,17 @@
 /*
  * The runtime of the tiny guests: programs without an operating system that try one part of the
  * machine and print a line a check, "ok N - name" or "not ok N - name", on port 0xe9 or COM1. They
- *end through the exit port with EXIT_PASS or EXIT_FAIL. run.py starts them and reads the lines.
+ * end through the exit port with EXIT_PASS or EXIT_FAIL. run.py starts them and reads the lines.
  *
  * A guest defines guest_run(), which is entered on CPU 0 with a GDT (layout.h), a TSS and an IDT
  * that sends every vector to handle_trap(). 64-bit guests run in long mode, the first 4 GiB
- *identity mapped and open to user code; 32-bit guests without paging.
+ * identity mapped and open to user code; 32-bit guests without paging.
  *
  * Faults. TRY("instruction", operands) executes it and gives the vector of the exception that it
  * raised, or NO_TRAP; what the handler saw is in this_cpu()->trap. After an exception execution
- *goes on behind TRY with all general registers as they were at the fault, back at CPL 0 with the
- *stack as before. TRY_USER does the same at CPL 3. Anything in between may go wrong: the stack, CS,
- *CPL.
+ * goes on behind TRY with all general registers as they were at the fault, back at CPL 0 with the
+ * stack as before. TRY_USER does the same at CPL 3. Anything in between may go wrong: the stack, CS,
+ * CPL.
  *
  *	ok("read of page 0", TRY("movl (%0), %%eax", : : "r"(0l) : "eax") == EXC_PF);
  *	ok_equal("its address", this_cpu()->trap.cr2, 0);
