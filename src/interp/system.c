@@ -3,20 +3,32 @@
  * in the order that the manual gives (SDM 2, each instruction's "Exceptions" section): #UD, then
  * #GP, then memory.
  */
+#include <sched.h>
 #include <stdatomic.h>
 
 #include "cpu/cpuid.h"
 #include "cpu/msr.h"
 #include "interp/access.h"
 #include "interp/far.h"
+#include "interp/state.h"
 #include "interp/system.h"
 
 #define APIC_BASE_MSR    0x1b
 #define APIC_BASE_ENABLE BIT(11)
 #define LEAF1_EDX_APIC   BIT(9)
 
+#define PAUSES_PER_YIELD 64
+
 static void op_nop(struct cpu *c, const struct insn *i)
 {
+}
+
+/* A CPU that waits for another lets it run: there may be fewer CPUs in the host than in the guest,
+ * and the other may be the holder of a lock that does not get to give it back. */
+static void op_pause(struct cpu *c, const struct insn *i)
+{
+	if (++c->interp->pauses % PAUSES_PER_YIELD == 0)
+		sched_yield();
 }
 
 static void op_fence(struct cpu *c, const struct insn *i)
@@ -376,7 +388,7 @@ const struct op_row ops_system[] = {
 	{ ZYDIS_MNEMONIC_OUTSB, INSN_END, NULL, io_pick_string },
 	{ ZYDIS_MNEMONIC_OUTSD, INSN_END, NULL, io_pick_string },
 	{ ZYDIS_MNEMONIC_OUTSW, INSN_END, NULL, io_pick_string },
-	{ ZYDIS_MNEMONIC_PAUSE, INSN_END, op_nop, NULL },
+	{ ZYDIS_MNEMONIC_PAUSE, INSN_END, op_pause, NULL },
 	{ ZYDIS_MNEMONIC_PREFETCH, 0, op_nop, NULL },
 	{ ZYDIS_MNEMONIC_PREFETCHNTA, 0, op_nop, NULL },
 	{ ZYDIS_MNEMONIC_PREFETCHT0, 0, op_nop, NULL },
