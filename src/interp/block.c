@@ -11,9 +11,11 @@
  * makes the block end after the storing instruction (cpu->stop_at, see access.h), and the next
  * entry compares.
  *
+ * Each block remembers which one came next (succ). That is a guess, checked like any find by
+ * address, mode and bytes; it saves the hash table for most entries.
+ *
  * Memory is an arena that is handed out upwards and dropped whole when full.
  */
-#include <emmintrin.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +50,7 @@ void block_cache_flush(struct block_cache *b)
 {
 	memset(b->bucket, 0, BLOCK_BUCKETS * sizeof(*b->bucket));
 	b->used = 0;
+	b->last = NULL;
 }
 
 static inline uint64_t word(const uint8_t *p)
@@ -75,22 +78,9 @@ static bool same_bytes(const uint8_t *a, const uint8_t *b, unsigned n)
 	return word(a + n - 8) == word(b + n - 8);
 }
 
-/* Bit n set: byte n of the 16 at a and b differ. */
-static inline uint32_t differing(const uint8_t *a, const uint8_t *b)
+bool block_same_slow(const struct block *b, const uint8_t *host)
 {
-	__m128i eq = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)a),
-	                            _mm_loadu_si128((const __m128i *)b));
-
-	return (uint32_t)_mm_movemask_epi8(eq) ^ 0xffff;
-}
-
-/* Most blocks are short and not at a page's end: two vectors and a mask, without a loop to
- * mispredict. */
-static inline bool same_code(const struct block *b, const uint8_t *host)
-{
-	if (unlikely(b->bytes > 32 || ((uintptr_t)host & ~PAGE_MASK) > PAGE_SIZE - 32))
-		return same_bytes(b->code, host, b->bytes);
-	return !((differing(b->code, host) | differing(b->code + 16, host + 16) << 16) & b->mask);
+	return same_bytes(b->code, host, b->bytes);
 }
 
 static inline struct block **bucket_of(struct block_cache *b, uintptr_t host, unsigned mode)
@@ -148,7 +138,7 @@ static __attribute__((noinline)) struct block *new_block(struct cpu *c, const ui
 	if (!b->nr)
 		return NULL;
 	b->mask = b->bytes < 32 ? (1u << b->bytes) - 1 : ~0u;
-	cache->used += sizeof(*b) + b->nr * sizeof(struct insn);
+	cache->used += (sizeof(*b) + b->nr * sizeof(struct insn) + 63) & ~63ull;
 	c->stats.blocks++;
 	head = bucket_of(cache, b->host, mode);
 	b->next = *head;
@@ -156,17 +146,26 @@ static __attribute__((noinline)) struct block *new_block(struct cpu *c, const ui
 	return b;
 }
 
-struct block *block_find(struct cpu *c, const uint8_t *host, unsigned mode)
+static struct block *find(struct cpu *c, const uint8_t *host, unsigned mode)
 {
 	struct block **head = bucket_of(&c->interp->blocks, (uintptr_t)host, mode);
 
 	for (struct block *b = *head; b; b = b->next) {
 		if (b->host != (uintptr_t)host || b->mode != mode)
 			continue;
-		if (likely(same_code(b, host)))
+		if (likely(block_same(b, host)))
 			return b;
 		unlink_block(head, b);
 		break;
 	}
 	return new_block(c, host, mode);
+}
+
+struct block *block_find(struct cpu *c, const uint8_t *host, unsigned mode)
+{
+	struct block *b = find(c, host, mode), *last = c->interp->blocks.last;
+
+	if (b && last)
+		last->succ = b;
+	return b;
 }

@@ -157,7 +157,7 @@ static bool serve_attention(struct cpu *c, uint32_t attention, struct exit *e)
 	return true;
 }
 
-static gva_t code_address(struct cpu *c)
+static inline gva_t code_address(struct cpu *c)
 {
 	if (c->mode == MODE_64) {
 		if (unlikely(!access_canonical(c, c->rip)))
@@ -263,6 +263,7 @@ static void execute_block(struct cpu *c, struct block *b, const uint8_t *host)
 {
 	const struct insn *i = b->insn;
 
+	c->interp->blocks.last = b;
 	c->interp->first = i;
 	c->code_page = (uintptr_t)host;
 	c->stop_at = i + b->nr;
@@ -295,7 +296,7 @@ static void execute(struct cpu *c)
 {
 	gva_t va = code_address(c);
 	const uint8_t *host = fetch_host(c, va);
-	struct block *b = likely(host) ? block_find(c, host, c->mode) : NULL;
+	struct block *b = likely(host) ? block_next(c, &c->interp->blocks, host, c->mode) : NULL;
 
 	if (unlikely(!b || !within_limit(c, b))) {
 		execute_one(c);
