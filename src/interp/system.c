@@ -3,9 +3,9 @@
  * in the order that the manual gives (SDM 2, each instruction's "Exceptions" section): #UD, then
  * #GP, then memory.
  */
+#include <emmintrin.h>
 #include <sched.h>
 #include <stdatomic.h>
-
 #include "cpu/cpuid.h"
 #include "cpu/msr.h"
 #include "interp/access.h"
@@ -31,9 +31,21 @@ static void op_pause(struct cpu *c, const struct insn *i)
 		sched_yield();
 }
 
-static void op_fence(struct cpu *c, const struct insn *i)
+/* Each fence is the host's own: MFENCE orders what our accesses do to guest memory, LFENCE also
+ * keeps the host from reading the TSC ahead. */
+static void op_lfence(struct cpu *c, const struct insn *i)
 {
-	atomic_thread_fence(memory_order_seq_cst);
+	_mm_lfence();
+}
+
+static void op_mfence(struct cpu *c, const struct insn *i)
+{
+	_mm_mfence();
+}
+
+static void op_sfence(struct cpu *c, const struct insn *i)
+{
+	_mm_sfence();
 }
 
 /* Cache flushes are loads as far as protection goes; there is no cache to flush. */
@@ -188,11 +200,14 @@ static void require_tsc(struct cpu *c)
 		cpu_raise(c, EXC_GP, 0);
 }
 
+/* The guest's earlier accesses are over by then, as on a CPU that does not run far ahead; else a
+ * TSC read under a lock could be older than one read under it before, on another vCPU. */
 static void op_rdtsc(struct cpu *c, const struct insn *i)
 {
 	uint64_t tsc;
 
 	require_tsc(c);
+	_mm_lfence();
 	tsc = cpu_tsc(c);
 	c->rax = (uint32_t)tsc;
 	c->rdx = tsc >> 32;
@@ -374,14 +389,14 @@ const struct op_row ops_system[] = {
 	{ ZYDIS_MNEMONIC_INVLPG, INSN_END, op_invlpg, NULL },
 	{ ZYDIS_MNEMONIC_INVPCID, INSN_END, op_invpcid, NULL },
 	{ ZYDIS_MNEMONIC_LAR, 0, op_lar, NULL },
-	{ ZYDIS_MNEMONIC_LFENCE, 0, op_fence, NULL },
+	{ ZYDIS_MNEMONIC_LFENCE, 0, op_lfence, NULL },
 	{ ZYDIS_MNEMONIC_LGDT, INSN_END, op_lgdt, NULL },
 	{ ZYDIS_MNEMONIC_LIDT, INSN_END, op_lidt, NULL },
 	{ ZYDIS_MNEMONIC_LLDT, INSN_END, op_lldt, NULL },
 	{ ZYDIS_MNEMONIC_LMSW, INSN_END, op_lmsw, NULL },
 	{ ZYDIS_MNEMONIC_LSL, 0, op_lsl, NULL },
 	{ ZYDIS_MNEMONIC_LTR, INSN_END, op_ltr, NULL },
-	{ ZYDIS_MNEMONIC_MFENCE, 0, op_fence, NULL },
+	{ ZYDIS_MNEMONIC_MFENCE, 0, op_mfence, NULL },
 	{ ZYDIS_MNEMONIC_MONITOR, 0, op_monitor, NULL },
 	{ ZYDIS_MNEMONIC_MWAIT, INSN_END, op_mwait, NULL },
 	{ ZYDIS_MNEMONIC_OUT, INSN_END, NULL, io_pick_out },
@@ -408,7 +423,7 @@ const struct op_row ops_system[] = {
 	{ ZYDIS_MNEMONIC_RDSSPQ, 0, op_nop, NULL },
 	{ ZYDIS_MNEMONIC_RDTSC, 0, op_rdtsc, NULL },
 	{ ZYDIS_MNEMONIC_RDTSCP, 0, op_rdtscp, NULL },
-	{ ZYDIS_MNEMONIC_SFENCE, 0, op_fence, NULL },
+	{ ZYDIS_MNEMONIC_SFENCE, 0, op_sfence, NULL },
 	{ ZYDIS_MNEMONIC_SGDT, 0, op_sgdt, NULL },
 	{ ZYDIS_MNEMONIC_SIDT, 0, op_sidt, NULL },
 	{ ZYDIS_MNEMONIC_SLDT, 0, op_sldt, NULL },
