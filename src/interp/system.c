@@ -5,7 +5,6 @@
  */
 #include <emmintrin.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include "cpu/cpuid.h"
 #include "cpu/msr.h"
 #include "interp/access.h"

@@ -10,8 +10,8 @@
  * Faults. TRY("instruction", operands) executes it and gives the vector of the exception that it
  * raised, or NO_TRAP; what the handler saw is in this_cpu()->trap. After an exception execution
  * goes on behind TRY with all general registers as they were at the fault, back at CPL 0 with the
- * stack as before. TRY_USER does the same at CPL 3. Anything in between may go wrong: the stack, CS,
- * CPL.
+ * stack as before. TRY_USER does the same at CPL 3. Anything in between may go wrong: the stack,
+ *CS, CPL.
  *
  *	ok("read of page 0", TRY("movl (%0), %%eax", : : "r"(0l) : "eax") == EXC_PF);
  *	ok_equal("its address", this_cpu()->trap.cr2, 0);
