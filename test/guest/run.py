@@ -16,6 +16,11 @@ from smp import expect as smp
 PASS = 33  # (EXIT_PASS << 1) | 1, see runtime/layout.h
 TIMEOUT_S = 60
 
+# These hold clocks against each other, which a host that is busy elsewhere can spoil. What is wrong stays
+# wrong when tried again.
+TIMED = {"hpet", "lapic", "pit", "pmtimer", "rtc", "x2apic"}
+TRIES = 4
+
 # What differs from the default: one vCPU, 128 MiB, status PASS, no further options.
 #   vcpus, memory, status    of the machine
 #   trapeze, qemu            further options of each
@@ -190,8 +195,18 @@ def judge(options, guest, status, output):
     return complaints
 
 
+def guest_name(image):
+    return os.path.basename(image).split(".")[0]
+
+
+def run_guest_often(options, image):
+    """As often as it takes to pass, within its number of tries."""
+    tries = TRIES if guest_name(image) in TIMED else 1
+    return any(run_guest(options, image) for _ in range(tries))
+
+
 def run_guest(options, image):
-    name = os.path.basename(image).split(".")[0]
+    name = guest_name(image)
     table = {**device.GUESTS, **smp.GUESTS, **GUESTS}.get(name, {})
     passed = True
     for guest in table.get("runs", [table]):
@@ -222,7 +237,7 @@ def main():
     parser.add_argument("-v", "--verbose", action="store_true", help="print output in any case")
     parser.add_argument("image", nargs="+")
     options = parser.parse_args()
-    results = [run_guest(options, image) for image in options.image]
+    results = [run_guest_often(options, image) for image in options.image]
     return 0 if all(results) else 1
 
 
