@@ -139,6 +139,7 @@ enum {
 #define ATTN_INIT BIT(2)
 #define ATTN_SIPI BIT(3) /* cpu.sipi_vector is valid */
 #define ATTN_KICK BIT(4) /* return EXIT_KICK to the monitor */
+#define ATTN_CODE BIT(5) /* translated code has been written; the translator's own */
 
 enum mp_state { MP_RUNNABLE, MP_HALTED, MP_WAIT_SIPI };
 
@@ -170,6 +171,7 @@ struct cpuid_model; /* cpu/cpuid.h */
 struct tlb_entry;   /* mmu/mmu.h */
 struct mmu;
 struct interp; /* interp/interp.h */
+struct bt;
 struct insn;
 struct mem;
 struct cpu;
@@ -231,6 +233,10 @@ struct cpu {
 		int vector; /* -1 when none */
 		uint32_t error;
 	} fault;
+	struct {
+		uint8_t *host; /* NULL: none */
+		unsigned len;
+	} wrote;           /* a store through mmu_host() into a page with watched code */
 	int delivering;    /* vector being delivered, -1 when none: decides double faults */
 	struct exit *exit; /* where the engine wants the exit written that ends run() */
 
@@ -241,6 +247,7 @@ struct cpu {
 	struct mem *mem;
 	struct mmu *mmu;
 	struct interp *interp;
+	struct bt *bt; /* engine/bt/bt.h */
 	void *jmp[5]; /* __builtin_setjmp buffer of the run loop */
 	struct cpu_stats stats;
 };

@@ -7,6 +7,7 @@
 
 const struct engine_ops *const engine_table[] = {
 	&engine_interp,
+	&engine_bt,
 	NULL,
 };
 

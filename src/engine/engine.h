@@ -15,12 +15,13 @@ struct engine_ops {
 	void (*destroy)(struct cpu *c);
 	void (*run)(struct cpu *c, struct exit *e); /* returns only with an exit */
 	void (*kick)(struct cpu *c);                /* makes run() return EXIT_KICK soon */
+	void (*notify)(struct cpu *c); /* after attention was set: run() looks at it soon; or NULL */
 	void (*sync_out)(struct cpu *c);            /* engine -> struct cpu */
 	void (*sync_in)(struct cpu *c);             /* struct cpu -> engine */
 	void (*invalidate)(struct cpu *c); /* forget everything derived from guest memory */
 };
 
-extern const struct engine_ops engine_interp;
+extern const struct engine_ops engine_interp, engine_bt;
 
 /* By name, or NULL. */
 const struct engine_ops *engine_find(const char *name);

@@ -22,6 +22,17 @@ void interp_run(struct cpu *c, struct exit *e);
 /* Executes exactly one instruction (or delivers one event). False when *e has been filled. */
 bool interp_step(struct cpu *c, struct exit *e);
 
+/*
+ * The parts of interp_run(), for an engine with a loop of its own around them. One turn of the loop:
+ * events first, then a block, or one instruction; false when *e is filled. The caller has set
+ * cpu->exit and cpu->jmp, and calls interp_caught() when a jump arrives there: it delivers the fault,
+ * and is false when run() is to end.
+ */
+bool interp_turn(struct cpu *c, struct exit *e, bool single);
+bool interp_caught(struct cpu *c);
+/* Single step or breakpoints: every instruction has to be looked at by itself. */
+bool interp_must_trace(const struct cpu *c);
+
 /* Ends run() with an exit that has been written to *c->exit. */
 _Noreturn void interp_leave(struct cpu *c);
 

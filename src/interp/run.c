@@ -88,8 +88,7 @@ static bool has_error_code(int vector)
 	return set >> vector & 1;
 }
 
-/* Arrived by longjmp: false when run() is to end. */
-static bool after_jump(struct cpu *c)
+bool interp_caught(struct cpu *c)
 {
 	struct interp *in = c->interp;
 	int vector = c->fault.vector;
@@ -306,7 +305,6 @@ static void execute(struct cpu *c)
 	wrap_rip(c);
 }
 
-/* One turn of the loop; false when *e is filled. */
 static inline bool turn(struct cpu *c, struct exit *e, bool single)
 {
 	uint32_t attention = atomic_load_explicit(&c->attention, memory_order_relaxed);
@@ -328,10 +326,20 @@ static inline bool turn(struct cpu *c, struct exit *e, bool single)
 	return true;
 }
 
+bool interp_turn(struct cpu *c, struct exit *e, bool single)
+{
+	return turn(c, e, single);
+}
+
+bool interp_must_trace(const struct cpu *c)
+{
+	return (c->rflags & RFLAGS_TF) || debug_needs_slow(c);
+}
+
 void interp_run(struct cpu *c, struct exit *e)
 {
 	c->exit = e;
-	if (__builtin_setjmp(c->jmp) && !after_jump(c))
+	if (__builtin_setjmp(c->jmp) && !interp_caught(c))
 		return;
 	while (turn(c, c->exit, false))
 		;
@@ -344,7 +352,7 @@ bool interp_step(struct cpu *c, struct exit *e)
 	c->exit = e;
 	e->reason = EXIT_NONE;
 	if (__builtin_setjmp(c->jmp))
-		more = after_jump(c);
+		more = interp_caught(c);
 	else
 		more = turn(c, e, true);
 	__asm__ volatile("" : : : "memory"); /* no tail call: a fault jumps back into this frame */

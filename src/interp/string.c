@@ -228,6 +228,7 @@ static void repeated_runs(struct cpu *c, const struct insn *i)
 	while ((n = c->rcx) != 0) {
 		uint64_t done = run(c, i, n);
 
+		mmu_report_stores(c);
 		if (!done) {
 			string_fns[i->aux2](c, i);
 			done = 1;

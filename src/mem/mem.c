@@ -84,6 +84,11 @@ int mem_new(struct mem **out, uint64_t bytes)
 	rc = add_ram(m, 0, 0, low);
 	if (!rc && bytes > low)
 		rc = add_ram(m, MEM_HIGH_BASE, low, bytes - low);
+	if (rc)
+		goto out;
+	m->ram_low = low;
+	m->ram[0] = m->bank[0].host;
+	m->ram[1] = bytes > low ? m->bank[1].host : NULL;
 out:
 	if (rc) {
 		mem_free(m);
@@ -91,6 +96,50 @@ out:
 	}
 	*out = m;
 	return 0;
+}
+
+/* A table with an entry for every RAM page, of which few are ever touched. */
+static void *map_table(uint64_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+	               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void unmap_table(void *p, uint64_t size)
+{
+	if (p)
+		munmap(p, size);
+}
+
+int mem_watch(struct mem *m, const struct mem_watch_ops *ops, void *opaque)
+{
+	uint64_t pages = m->ram_bytes / PAGE_SIZE;
+
+	m->watch = ops;
+	m->watch_opaque = opaque;
+	if (!m->granted)
+		m->granted = map_table(pages);
+	if (!m->code && m->granted)
+		m->code = map_table(pages * sizeof(*m->code));
+	return m->code ? 0 : -ENOMEM;
+}
+
+void mem_unwatch(struct mem *m)
+{
+	unmap_table(m->code, m->ram_bytes / PAGE_SIZE * sizeof(*m->code));
+	unmap_table(m->granted, m->ram_bytes / PAGE_SIZE);
+	m->code = NULL;
+	m->granted = NULL;
+	m->watch = NULL;
+}
+
+void mem_wrote_code(struct mem *m, uint64_t page, uint64_t granules)
+{
+	granules &= atomic_fetch_and(&m->code[page], ~granules);
+	if (granules)
+		m->watch->written(m->watch_opaque, page, granules);
 }
 
 void mem_free(struct mem *m)
@@ -112,6 +161,7 @@ void mem_free(struct mem *m)
 	}
 	if (m->fd >= 0)
 		close(m->fd);
+	mem_unwatch(m);
 	free(m);
 }
 
@@ -241,6 +291,19 @@ int mem_read(const struct mem *m, gpa_t gpa, void *buf, uint64_t len)
 	return 0;
 }
 
+/* mem_wrote() for any length. */
+static void report_write(const struct mem *m, const uint8_t *host, uint64_t len)
+{
+	while (m->code && len) {
+		uint64_t run = PAGE_SIZE - ((uintptr_t)host & ~PAGE_MASK);
+
+		run = run < len ? run : len;
+		mem_wrote((struct mem *)m, host, (unsigned)run);
+		host += run;
+		len -= run;
+	}
+}
+
 int mem_write(const struct mem *m, gpa_t gpa, const void *buf, uint64_t len)
 {
 	const uint8_t *p = buf;
@@ -252,8 +315,10 @@ int mem_write(const struct mem *m, gpa_t gpa, const void *buf, uint64_t len)
 		uint64_t off = gpa - b->base;
 		uint64_t run = b->size - off < len ? b->size - off : len;
 
-		if (!b->readonly)
+		if (!b->readonly) {
 			memcpy(b->host + off, p, run);
+			report_write(m, b->host + off, run);
+		}
 		p += run;
 		gpa += run;
 		len -= run;

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include "base/base.h"
 
 #define MEM_HOLE_BASE 0xc0000000ull /* RAM ends here below 4 GiB; devices live above */
@@ -23,9 +24,27 @@ struct mem_bank {
 	bool readonly; /* guest writes are dropped */
 };
 
+/*
+ * Watching code. An engine that keeps translations of guest code has to hear of writes to it. RAM is
+ * watched in granules of 64 bytes: a word a page says which of them hold code. Whoever writes guest
+ * RAM by a host address reports it after the write; whoever caches the right to write a page must not
+ * do so while the page has a granule. `granted` remembers which pages may be in such a cache.
+ */
+#define MEM_GRANULE_SHIFT 6
+struct mem_watch_ops {
+	/* Code in these granules of a RAM page has been written. On the writer's thread. */
+	void (*written)(void *opaque, uint64_t page, uint64_t granules);
+};
+
 struct mem {
 	int fd;
 	uint64_t ram_bytes;
+	uint8_t *ram[2]; /* the mappings of RAM: below the hole, and above 4 GiB or NULL */
+	uint64_t ram_low; /* bytes in the first */
+	_Atomic uint64_t *code; /* by RAM page, or NULL: nobody watches */
+	_Atomic uint8_t *granted;
+	const struct mem_watch_ops *watch;
+	void *watch_opaque;
 	unsigned nr_banks;
 	struct mem_bank bank[MEM_MAX_BANKS]; /* sorted by base, disjoint */
 };
@@ -51,3 +70,59 @@ int mem_read(const struct mem *m, gpa_t gpa, void *buf, uint64_t len);
 int mem_write(const struct mem *m, gpa_t gpa, const void *buf, uint64_t len);
 /* Bytes of guest RAM that the host has populated. */
 uint64_t mem_resident(const struct mem *m);
+
+/* Starts to watch RAM for ops, which must outlive the memory's use; 0 or -ENOMEM. */
+int mem_watch(struct mem *m, const struct mem_watch_ops *ops, void *opaque);
+/* Ends that; only while no vCPU runs. */
+void mem_unwatch(struct mem *m);
+
+#define MEM_NO_PAGE UINT64_MAX
+/* Number of the RAM page at a host address, or MEM_NO_PAGE (ROM). */
+static inline uint64_t mem_page(const struct mem *m, const void *host)
+{
+	uint64_t off = (uint64_t)((const uint8_t *)host - m->ram[0]);
+
+	if (off < m->ram_low)
+		return off / PAGE_SIZE;
+	off = (uint64_t)((const uint8_t *)host - m->ram[1]);
+	return m->ram[1] && off < m->ram_bytes - m->ram_low ? (m->ram_low + off) / PAGE_SIZE
+	                                                    : MEM_NO_PAGE;
+}
+
+/* The granules that [host, host+len) touches, within one page. */
+static inline uint64_t mem_granules(const void *host, unsigned len)
+{
+	unsigned first = ((uintptr_t)host & ~PAGE_MASK) >> MEM_GRANULE_SHIFT;
+	unsigned last = (((uintptr_t)host & ~PAGE_MASK) + len - 1) >> MEM_GRANULE_SHIFT;
+
+	return (~0ull >> (63 - (last > 63 ? 63 : last))) & (~0ull << first);
+}
+
+static inline bool mem_has_code(const struct mem *m, const void *host)
+{
+	uint64_t page;
+
+	if (!m->code)
+		return false;
+	page = mem_page(m, host);
+	return page != MEM_NO_PAGE && atomic_load_explicit(&m->code[page], memory_order_relaxed);
+}
+
+void mem_wrote_code(struct mem *m, uint64_t page, uint64_t granules);
+
+/* To be called after every write to guest RAM through its host address, at most a page long. */
+static inline void mem_wrote(struct mem *m, const void *host, unsigned len)
+{
+	uint64_t page, granules;
+
+	if (likely(!m->code))
+		return;
+	page = mem_page(m, host);
+	if (page == MEM_NO_PAGE)
+		return;
+	atomic_thread_fence(memory_order_seq_cst);
+	granules = atomic_load_explicit(&m->code[page], memory_order_relaxed) &
+	           mem_granules(host, len);
+	if (unlikely(granules))
+		mem_wrote_code(m, page, granules);
+}

@@ -3,6 +3,7 @@
  * alignment checks and data breakpoints.
  */
 #include <string.h>
+#include "mem/mem.h"
 #include "mmu/host.h"
 #include "mmu/tlb.h"
 
@@ -110,18 +111,40 @@ static void piece_read(struct cpu *c, const struct piece *p, uint8_t *buf)
 	}
 }
 
-/* A store into the code page in execution ends the block (interp/access.h says the same inline). */
-static void note_store(struct cpu *c, const uint8_t *host)
+/* A store into the code page in execution ends the block (interp/access.h says the same inline);
+ * and who watches the page hears of it. */
+static void note_store(struct cpu *c, const uint8_t *host, unsigned len)
 {
 	if ((((uintptr_t)host ^ c->code_page) & PAGE_MASK) == 0)
 		c->stop_at = NULL;
+	mem_wrote(c->mem, host, len);
+}
+
+/* The caller is about to write there by itself, within the instruction. */
+static void note_coming_store(struct cpu *c, uint8_t *host, unsigned len)
+{
+	if ((((uintptr_t)host ^ c->code_page) & PAGE_MASK) == 0)
+		c->stop_at = NULL;
+	if (unlikely(mem_has_code(c->mem, host))) {
+		c->wrote.host = host;
+		c->wrote.len = len;
+	}
+}
+
+void mmu_report_stores(struct cpu *c)
+{
+	const uint8_t *host = c->wrote.host;
+
+	c->wrote.host = NULL;
+	if (host)
+		mem_wrote(c->mem, host, c->wrote.len);
 }
 
 static void piece_write(struct cpu *c, const struct piece *p, const uint8_t *buf)
 {
 	if (p->host) {
 		memcpy(p->host, buf, p->len);
-		note_store(c, p->host);
+		note_store(c, p->host, p->len);
 	} else if (device_size(p->len)) {
 		uint64_t v = 0;
 		memcpy(&v, buf, p->len);
@@ -151,7 +174,7 @@ static void store(struct cpu *c, gva_t va, unsigned size, uint64_t value, unsign
 	if (translate(c, va, size, MMU_WRITE, mode, p) == 1) {
 		if (p[0].host) {
 			host_store(p[0].host, size, value);
-			note_store(c, p[0].host);
+			note_store(c, p[0].host, size);
 		} else {
 			device_write(c, p[0].gpa, size, value);
 		}
@@ -241,7 +264,7 @@ void *mmu_host(struct cpu *c, gva_t va, unsigned len, enum mmu_access access, un
 	host = tlb_lookup(c, wrap(c, va), access, c->mmu->mode, &gpa);
 	check_watch(c, va, len, access == MMU_WRITE);
 	if (host && access == MMU_WRITE)
-		note_store(c, host);
+		note_coming_store(c, host, len);
 	return host;
 }
 

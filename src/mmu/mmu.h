@@ -50,7 +50,13 @@ struct mmu_result {
 	bool global;
 };
 
+/* What a cache of translations beside this TLB has to drop. */
+enum mmu_flush { MMU_FLUSH_PAGE, MMU_FLUSH_SPACE, MMU_FLUSH_ALL };
+
 struct mmu {
+	/* Told of every drop, unless NULL: one page of 4 KiB (in all spaces, globals too), all but
+	 * globals (the address space may be another one now), all. */
+	void (*flushed)(struct cpu *c, enum mmu_flush what, gva_t va);
 	unsigned mode;      /* MMU_* in force */
 	uint16_t next_asid; /* handed out upwards; all is flushed when they run out */
 	struct {
@@ -89,6 +95,15 @@ void mmu_invpcid(struct cpu *c, unsigned type, unsigned pcid, gva_t va);
 bool mmu_load_pdptes(struct cpu *c, uint64_t cr3);
 
 /*
+ * Fills the TLB for an access within a page, or finds it there. Returns the host address; NULL for a
+ * fault (*error has the page-fault error code) and for what is not memory that the access may reach
+ * (*error is MMU_NO_FAULT, *gpa valid). Raises nothing and leaves vector registers alone.
+ */
+#define MMU_NO_FAULT UINT32_MAX
+uint8_t *mmu_find(struct cpu *c, gva_t va, enum mmu_access access, unsigned mode, gpa_t *gpa,
+                  uint32_t *error);
+
+/*
  * Slow paths of the access functions, and system accesses (descriptor tables, TSS: always
  * supervisor). They raise on a fault and do not return then. seg chooses #SS over #GP for a
  * non-canonical address.
@@ -110,3 +125,6 @@ const uint8_t *mmu_fetch(struct cpu *c, gva_t va);
 /* One byte of code that mmu_fetch() found to be no memory. */
 uint8_t mmu_fetch_device(struct cpu *c, gva_t va);
 void *mmu_host(struct cpu *c, gva_t va, unsigned len, enum mmu_access access, unsigned seg);
+/* Reports what has been written through mmu_host() to who watches code; to be called between that
+ * and the next instruction, or the next mmu_host() for writing. */
+void mmu_report_stores(struct cpu *c);

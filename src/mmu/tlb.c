@@ -40,6 +40,12 @@ static uint16_t new_asid(struct cpu *c)
 	return m->next_asid++;
 }
 
+/* memset() without vector registers: a translator calls here with the guest's in them. */
+static void zero(void *p, size_t bytes)
+{
+	asm volatile("rep stosb" : "+D"(p), "+c"(bytes) : "a"(0) : "memory");
+}
+
 void tlb_clear(struct mmu *m)
 {
 	for (unsigned mode = 0; mode <= MMU_MODES; mode++)
@@ -48,7 +54,7 @@ void tlb_clear(struct mmu *m)
 	forget_spaces(m);
 	m->next_asid = 1;
 	m->generation = 1;
-	memset(m->large, 0, sizeof(m->large));
+	zero(m->large, sizeof(m->large));
 }
 
 static unsigned current_pcid(const struct cpu *c)
@@ -77,10 +83,17 @@ static void enter_space(struct cpu *c, bool keep)
 	c->tlb_tag = m->space[n].asid;
 }
 
+static void tell(struct cpu *c, enum mmu_flush what, gva_t va)
+{
+	if (c->mmu->flushed)
+		c->mmu->flushed(c, what, va);
+}
+
 void mmu_set_cr3(struct cpu *c, uint64_t value)
 {
 	c->cr3 = value & ~BIT(63);
 	enter_space(c, (value >> 63) && (c->cr4 & CR4_PCIDE));
+	tell(c, MMU_FLUSH_SPACE, 0);
 }
 
 static bool needs_checks(const struct cpu *c)
@@ -114,6 +127,7 @@ void mmu_flush_all(struct cpu *c)
 		tlb_clear(m);
 	enter_space(c, false);
 	mmu_update_mode(c);
+	tell(c, MMU_FLUSH_ALL, 0);
 }
 
 static void drop_page(struct mmu *m, gva_t va)
@@ -162,15 +176,19 @@ static void drop_region(struct mmu *m, gva_t va, unsigned shift)
 
 void mmu_invlpg(struct cpu *c, gva_t va)
 {
+	enum mmu_flush what = MMU_FLUSH_PAGE;
 	struct mmu *m = c->mmu;
 
 	drop_page(m, va);
 	for (unsigned k = 0; k < MMU_LARGE_SIZES; k++) {
 		unsigned bit = large_bit(va, large_shift[k]);
 
-		if (m->large[k][bit / 64] >> (bit % 64) & 1)
+		if (m->large[k][bit / 64] >> (bit % 64) & 1) {
 			drop_region(m, va, large_shift[k]);
+			what = MMU_FLUSH_ALL;
+		}
 	}
+	tell(c, what, va);
 }
 
 static void drop_pcid(struct cpu *c, unsigned pcid)
@@ -182,6 +200,7 @@ static void drop_pcid(struct cpu *c, unsigned pcid)
 		m->space[n].asid = 0;
 	if (pcid == current_pcid(c))
 		enter_space(c, false);
+	tell(c, MMU_FLUSH_SPACE, 0);
 }
 
 void mmu_invpcid(struct cpu *c, unsigned type, unsigned pcid, gva_t va)
@@ -199,6 +218,7 @@ void mmu_invpcid(struct cpu *c, unsigned type, unsigned pcid, gva_t va)
 	case 3:
 		forget_spaces(c->mmu);
 		enter_space(c, false);
+		tell(c, MMU_FLUSH_SPACE, 0);
 		break;
 	}
 }
@@ -229,35 +249,84 @@ static uint64_t tag_if(const struct cpu *c, bool yes, gva_t va)
 	return yes ? (va & PAGE_MASK) | c->tlb_tag : TLB_NEVER;
 }
 
-uint8_t *tlb_lookup(struct cpu *c, gva_t va, enum mmu_access access, unsigned mode, gpa_t *gpa)
+/*
+ * The right to write a page must not be cached while it has code that is watched. Whoever starts to
+ * watch a page sets its word in mem->code and then takes such rights out of all TLBs (src/engine/bt);
+ * so the word is looked at once more after the tag is in place.
+ */
+static void grant_write(struct cpu *c, struct tlb_entry *t, gva_t va, const uint8_t *host)
+{
+	struct mem *m = c->mem;
+	uint64_t page;
+
+	if (likely(!m->code)) {
+		t->write = tag_if(c, true, va);
+		return;
+	}
+	t->write = TLB_NEVER;
+	page = mem_page(m, host);
+	if (page == MEM_NO_PAGE || mem_has_code(m, host))
+		return;
+	atomic_store_explicit(&m->granted[page], 1, memory_order_relaxed);
+	*(volatile uint64_t *)&t->write = tag_if(c, true, va);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (mem_has_code(m, host))
+		*(volatile uint64_t *)&t->write = TLB_NEVER;
+}
+
+static void fill(struct cpu *c, gva_t va, unsigned mode, const struct mmu_result *r, uint8_t *host,
+                 bool writable)
 {
 	struct mmu *m = c->mmu;
 	unsigned n = (va >> 12) & (TLB_ENTRIES - 1);
 	struct tlb_entry *t = &m->tlb[mode][n];
-	struct mmu_result r;
+
+	t->write = TLB_NEVER; /* never the old page's tag with the new one's address */
+	t->addend = (uintptr_t)host - va;
+	t->read = tag_if(c, r->readable, va);
+	t->fetch = tag_if(c, r->executable, va);
+	if (writable)
+		grant_write(c, t, va, host);
+	m->global[mode][n] = r->global ? m->generation : 0;
+	if (r->page_size > PAGE_SIZE)
+		note_large(m, va, r->page_size);
+}
+
+uint8_t *mmu_find(struct cpu *c, gva_t va, enum mmu_access access, unsigned mode, gpa_t *gpa,
+                  uint32_t *error)
+{
+	struct mmu *m = c->mmu;
+	unsigned n = (va >> 12) & (TLB_ENTRIES - 1);
+	struct tlb_entry *t = &m->tlb[mode][n];
 	const struct mem_bank *bank;
-	uint32_t error;
+	struct mmu_result r;
 	uint8_t *host;
 
+	*error = MMU_NO_FAULT;
 	if (*kind_tag(t, access) == ((va & PAGE_MASK) | c->tlb_tag) ||
 	    (m->global[mode][n] == m->generation && restamp(c, t, va, access)))
 		return (uint8_t *)(va + t->addend);
 	c->stats.tlb_misses++;
-	if (!mmu_walk(c, va, access, mode, &r, &error))
-		cpu_raise_pf(c, va, error);
+	if (!mmu_walk(c, va, access, mode, &r, error))
+		return NULL;
+	*error = MMU_NO_FAULT;
 	bank = mem_find(c->mem, r.gpa);
 	*gpa = r.gpa;
 	if (!bank)
 		return NULL;
 	host = bank->host + (r.gpa - bank->base);
-	t->addend = (uintptr_t)host - va;
-	t->read = tag_if(c, r.readable, va);
-	t->write = tag_if(c, r.writable && !bank->readonly, va);
-	t->fetch = tag_if(c, r.executable, va);
-	m->global[mode][n] = r.global ? m->generation : 0;
-	if (r.page_size > PAGE_SIZE)
-		note_large(m, va, r.page_size);
+	fill(c, va, mode, &r, host, r.writable && !bank->readonly);
 	return access == MMU_WRITE && bank->readonly ? NULL : host;
+}
+
+uint8_t *tlb_lookup(struct cpu *c, gva_t va, enum mmu_access access, unsigned mode, gpa_t *gpa)
+{
+	uint32_t error;
+	uint8_t *host = mmu_find(c, va, access, mode, gpa, &error);
+
+	if (unlikely(!host && error != MMU_NO_FAULT))
+		cpu_raise_pf(c, va, error);
+	return host;
 }
 
 int mmu_new(struct cpu *c)

@@ -178,6 +178,7 @@ static bool allowed(const struct walk *w, enum mmu_access access)
 static bool set_bits(struct walk *w, unsigned n, uint64_t bits)
 {
 	uint64_t old = w->entry[n];
+	bool done;
 	void *p;
 
 	if ((old & bits) == bits)
@@ -185,12 +186,16 @@ static bool set_bits(struct walk *w, unsigned n, uint64_t bits)
 	p = mem_host(w->c->mem, w->entry_gpa[n], w->wide ? 8 : 4, true);
 	if (!p)
 		return true; /* tables in ROM keep what they have */
-	if (w->wide)
-		return __atomic_compare_exchange_n((uint64_t *)p, &old, old | bits, false,
+	if (w->wide) {
+		done = __atomic_compare_exchange_n((uint64_t *)p, &old, old | bits, false,
 		                                   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-	uint32_t old32 = old;
-	return __atomic_compare_exchange_n((uint32_t *)p, &old32, old32 | (uint32_t)bits, false,
-	                                   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	} else {
+		uint32_t old32 = old;
+		done = __atomic_compare_exchange_n((uint32_t *)p, &old32, old32 | (uint32_t)bits,
+		                                   false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	}
+	mem_wrote(w->c->mem, p, w->wide ? 8 : 4);
+	return done;
 }
 
 static bool set_accessed_dirty(struct walk *w)

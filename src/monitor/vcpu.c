@@ -74,7 +74,11 @@ static void futex_wake(_Atomic uint32_t *word)
 
 void vcpu_raise(struct vcpu *v, uint32_t attention)
 {
+	const struct engine_ops *engine = v->group->engine;
+
 	cpu_raise_attention(&v->cpu, attention);
+	if (engine->notify)
+		engine->notify(&v->cpu);
 	if (atomic_load(&v->asleep) && atomic_exchange(&v->asleep, 0))
 		futex_wake(&v->asleep);
 }

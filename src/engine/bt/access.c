@@ -1,0 +1,245 @@
+/*
+ * Memory operands: from a guest address to a host address in a scratch register.
+ *
+ * The check is tlb.c's. One check serves all accesses of the block from the same base register, as
+ * far as they lie within one page: before it is written, the rest of the block is looked through for
+ * operands at constant distances from that register, through pushes, pops and additions of constants.
+ * The check then covers the whole range, and the register that holds the host address stays reserved
+ * for it. If the range turns out to cross a page, or to be no plain memory, C goes on in a block that
+ * was translated with BT_KEY_UNMERGED, where each access is checked by itself.
+ *
+ * A range on the stack is checked against the write tags at once, since a push is seldom far.
+ */
+#include "engine/bt/xlat.h"
+
+#define GROUP_MAX 1024 /* bytes of a range */
+
+void access_forget(struct bt_xlat *x)
+{
+	x->cached[0].valid = x->cached[1].valid = false;
+}
+
+void access_forget_host(struct bt_xlat *x, unsigned host)
+{
+	for (unsigned n = 0; n < 2; n++)
+		if (x->cached[n].host == host)
+			x->cached[n].valid = false;
+}
+
+/* The base register has a new value: the same memory is at other distances from it. */
+void access_insn_done(struct bt_xlat *x, const struct guest_insn *g)
+{
+	for (unsigned n = 0; n < 2; n++) {
+		struct cached *c = &x->cached[n];
+		int64_t step;
+
+		if (!c->valid || c->base < 0)
+			continue;
+		if (!scan_step(g, c->base, &step)) {
+			c->valid = false;
+			continue;
+		}
+		c->lo -= step;
+		c->hi -= step;
+		c->bias -= step;
+	}
+}
+
+static bool mergeable(const struct bt_xlat *x, const struct operand *o)
+{
+	unsigned natural = x->key & BT_KEY_32 ? 4 : 8;
+
+	return o->present && o->base != NO_REG && o->index == NO_REG && o->seg == NO_REG &&
+	       o->asize == natural && !(x->key & BT_KEY_UNMERGED);
+}
+
+struct group {
+	int64_t lo, hi;
+	bool write;
+	unsigned members;
+};
+
+static void group_add(const struct bt_xlat *x, struct group *r, const struct operand *o, int base,
+                      int64_t step, const struct operand *first)
+{
+	int64_t lo = o->disp + step, hi = lo + o->size;
+
+	if (!mergeable(x, o) || o->base != base || (o->write && !r->write) ||
+	    (!o->read && !o->write))
+		return;
+	lo = lo < r->lo ? lo : r->lo;
+	hi = hi > r->hi ? hi : r->hi;
+	if (hi - lo > GROUP_MAX)
+		return;
+	r->lo = lo;
+	r->hi = hi;
+	r->members++;
+}
+
+/* The accesses from here on that one check can serve. */
+static struct group find_group(const struct bt_xlat *x, const struct operand *o)
+{
+	struct group r = {
+		.lo = o->disp,
+		.hi = o->disp + o->size,
+		.write = o->write || o->base == R_RSP,
+	};
+	int64_t step = 0, one;
+
+	for (unsigned n = x->at; n < x->nr; n++) {
+		const struct guest_insn *g = &x->insn[n];
+
+		if (g->class == ISA_OTHER || g->class == ISA_OTHER_END || g->class == ISA_STAC ||
+		    g->class == ISA_CLAC || g->class == ISA_SWAPGS)
+			break;
+		group_add(x, &r, &g->mem, o->base, step, o);
+		group_add(x, &r, &g->stack, o->base, step, o);
+		if (o->base >= 0) {
+			if (!scan_step(g, o->base, &one))
+				break;
+			step += one;
+		}
+	}
+	return r;
+}
+
+static struct cached *find_cached(struct bt_xlat *x, const struct operand *o, uint32_t avoid)
+{
+	for (unsigned n = 0; n < 2; n++) {
+		struct cached *c = &x->cached[n];
+
+		if (c->valid && c->base == o->base && o->disp >= c->lo &&
+		    o->disp + o->size <= c->hi && (c->write || !o->write) &&
+		    !(avoid >> c->host & 1))
+			return c;
+	}
+	return NULL;
+}
+
+/* The scratch register that has been idle longest. */
+static struct cached *pick_register(struct bt_xlat *x, uint32_t avoid)
+{
+	struct cached *a = &x->cached[0], *b = &x->cached[1];
+
+	if (avoid >> a->host & 1)
+		return b;
+	if (avoid >> b->host & 1 || !a->valid)
+		return a;
+	return !b->valid || b->used < a->used ? b : a;
+}
+
+void access_address(struct bt_xlat *x, const struct operand *o, unsigned to)
+{
+	struct emit *e = &x->e;
+	bool wide = o->asize == 8;
+	int base = o->base;
+
+	if (base == REG_PC) {
+		emit_load_gs(e, to, GS(pc));
+		base = (int)to;
+	} else if (base != NO_REG) {
+		base = (int)rewrite_read(x, base, to);
+	}
+	if (o->index != NO_REG)
+		emit_lea_sib(e, wide, to, base, rewrite_read(x, o->index, R15), o->scale,
+		             (int32_t)o->disp);
+	else if (base == NO_REG && wide && o->disp != (int32_t)o->disp)
+		emit_mov_imm64(e, to, (uint64_t)o->disp);
+	else if (base == NO_REG)
+		EMIT(e, (wide ? 0x48 : 0x40) | to >> 3, 0xc7, 0xc0 | (to & 7),
+		     (uint8_t)o->disp, (uint8_t)(o->disp >> 8), (uint8_t)(o->disp >> 16),
+		     (uint8_t)(o->disp >> 24)); /* mov to, imm32 */
+	else
+		emit_lea(e, wide, to, (unsigned)base, (int32_t)o->disp);
+	if (o->seg != NO_REG) {
+		emit_load_gs(e, R15, GS(seg_base) + 8 * (size_t)o->seg);
+		emit_lea_sib(e, !(x->key & BT_KEY_32), to, (int)to, R15, 0, 0);
+	}
+}
+
+static void emit_check(struct bt_xlat *x, unsigned reg, unsigned span, bool write)
+{
+	struct emit *e = &x->e;
+	size_t table = GS(tlb) + (x->mode * 2u + write) * sizeof(x->b->tlb[0][0]);
+
+	if (x->bmi2)
+		EMIT(e, 0xc4, 0x43, 0x7b, 0xf0, 0xf8 | (reg & 7), 8); /* rorx r15d, reg, 8 */
+	else
+		EMIT(e, 0x45, 0x89, 0xc7 | (reg & 7) << 3, 0x41, 0xc1, 0xef, 8); /* mov; shr */
+	EMIT(e, 0x41, 0x81, 0xe7);                            /* and r15d, */
+	emit32(e, (BT_TLB_ENTRIES - 1) * sizeof(struct bt_tlb_entry));
+	emit_gs_indexed(e, 0x33, reg, R15, table + offsetof(struct bt_tlb_entry, tag));
+	EMIT(e, 0x49, 0x81, 0xf8 | (reg & 7)); /* cmp reg, */
+	emit32(e, (uint32_t)(PAGE_SIZE - span));
+}
+
+static void emit_add_host(struct bt_xlat *x, unsigned reg, bool write)
+{
+	size_t table = GS(tlb) + (x->mode * 2u + write) * sizeof(x->b->tlb[0][0]);
+
+	emit_gs_indexed(&x->e, 0x03, reg, R15, table + offsetof(struct bt_tlb_entry, host));
+}
+
+/* Host address of the operand, which may stand for a range, into the register. */
+static void check_operand(struct bt_xlat *x, const struct operand *o, unsigned reg, bool write_tag,
+                          bool write, bool group)
+{
+	struct bt_site *s = xlat_site(x, &x->insn[x->at], SITE_ACCESS);
+	struct pending *p;
+
+	flags_free(x);
+	s->flags = (uint8_t)x->flags;
+	s->recipe = x->recipe;
+	s->retry = emit_offset(&x->e);
+	s->span = o->size;
+	s->mode = x->mode;
+	s->write_tag = write_tag;
+	s->write = write;
+	s->group = group;
+	s->addr_reg = (uint8_t)reg;
+	access_address(x, o, reg);
+	emit_check(x, reg, o->size, write_tag);
+	p = xlat_pending(x, PENDING_ACCESS, emit_jcc_later(&x->e, 7));
+	p->site = s;
+	p->operand = *o;
+	p->address = reg;
+	emit_add_host(x, reg, write_tag);
+	s->hit = emit_offset(&x->e);
+}
+
+static struct reach reach_by(const struct cached *c, const struct operand *o)
+{
+	return (struct reach){ .base = c->host, .disp = (int32_t)(o->disp - c->bias) };
+}
+
+struct reach access_reach(struct bt_xlat *x, const struct operand *o, uint32_t avoid)
+{
+	struct cached *c = mergeable(x, o) ? find_cached(x, o, avoid) : NULL;
+	struct operand range = *o;
+	struct group r = { 0 };
+
+	if (c) {
+		c->used = ++x->clock;
+		return reach_by(c, o);
+	}
+	c = pick_register(x, avoid);
+	c->valid = false;
+	if (mergeable(x, o))
+		r = find_group(x, o);
+	if (r.members < 2) {
+		check_operand(x, o, c->host, o->write, o->write, false);
+		return (struct reach){ .base = c->host };
+	}
+	range.disp = r.lo;
+	range.size = (uint16_t)(r.hi - r.lo);
+	check_operand(x, &range, c->host, r.write, o->write, true);
+	*c = (struct cached){ .valid = true,
+		              .host = c->host,
+		              .base = o->base,
+		              .lo = r.lo,
+		              .hi = r.hi,
+		              .bias = r.lo,
+		              .write = r.write,
+		              .used = ++x->clock };
+	return reach_by(c, o);
+}

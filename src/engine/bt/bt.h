@@ -1,0 +1,122 @@
+/*
+ * Binary translation, x86-64 to x86-64: what the files of this folder share. The essay is
+ * doc/binary-translation.md; the terms in short:
+ *
+ * block    translated code for a run of guest instructions within one physical page
+ * site     a place in a block where control may leave to C with the guest's state exact: a memory
+ *          access that missed, an instruction that the interpreter does
+ * exit     a jump out of a block to a known address, linked to the next block or to its stub
+ * segment  a part of the code cache that is emptied as a whole
+ *
+ * Everything belongs to one vCPU and its thread, but for `post`, which other vCPUs write, and what
+ * the signal handler of that same thread touches (signal.c says when).
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <Zydis/Zydis.h>
+#include "cpu/cpu.h"
+#include "mmu/mmu.h"
+
+#define BT_TLB_BITS    10
+#define BT_TLB_ENTRIES (1u << BT_TLB_BITS)
+#define BT_JC_ENTRIES  4096u /* by the low 12 bits of the address */
+#define BT_JOURNAL     512
+#define BT_POSTS       64
+#define BT_DOUBTS      512
+
+/* A hit: tag ^ address is the offset in the page. No page has the tag BT_TLB_EMPTY. */
+struct bt_tlb_entry {
+	uint64_t tag;  /* linear address of the page */
+	uint64_t host; /* its host address */
+};
+#define BT_TLB_EMPTY 0x4000000000000000ull
+
+/* Where an indirect jump goes. */
+struct bt_jc_entry {
+	uint64_t tag;  /* target ^ space */
+	uint64_t code; /* host address: the entry for flags in the slot */
+	uint64_t page; /* linear address of the target's page */
+	uint64_t unused;
+};
+
+enum { BT_READ, BT_WRITE };
+enum { BT_KERNEL_SPACE, BT_USER_SPACE };
+
+/* Why translated code came back to C. */
+enum bt_reason {
+	BT_LINK,     /* r15: offset of a struct bt_exit */
+	BT_INDIRECT, /* r14: target address */
+	BT_SITE,     /* r15: offset of a struct bt_site, whose instruction the interpreter does */
+	BT_STALE,    /* r15: offset of a struct bt_site: the start of a block that is gone */
+};
+
+struct bt_stats {
+	uint64_t blocks, code_bytes, evictions, flushes, invalidated;
+	uint64_t links, jump_misses, fills, walks, fallbacks, kicks, unmerged, posts;
+	uint32_t fallback[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+};
+
+struct bt_block;
+struct bt_cache;
+struct bt_xlat;
+struct bt_world;
+
+/* The vCPU block: at GS:0 while translated code runs. */
+struct bt {
+	/* Translated code knows the offsets of these. */
+	uint64_t gpr[16];    /* those without a host register always, all while C runs */
+	uint64_t pc;         /* linear address of the page in execution */
+	uint64_t seg_base[2]; /* FS, GS */
+	uint64_t slot;       /* RFLAGS saved before something clobbered them */
+	uint64_t host_flags; /* RFLAGS of the host */
+	uint64_t target;     /* host address at which enter() goes on */
+	uint64_t host_rsp;
+	uint64_t r13, r14, r15; /* the scratch registers */
+	uint64_t reason;
+	uint64_t fill_site; /* offset of the site that bt_fill() works for, or 0 */
+	uint64_t space[2]; /* of the jump cache, kernel and user, in bits 63:48; poisoned by kicks */
+	uint32_t space_id; /* the user space's again, for links across pages */
+	uint32_t kicked;
+	uint32_t sse_ok, avx_ok; /* vector instructions may run: state is live, enabled, masked */
+	struct cpu *cpu;
+	struct bt_tlb_entry tlb[MMU_MODES][2][BT_TLB_ENTRIES];
+	struct bt_jc_entry jc[BT_JC_ENTRIES];
+
+	/* For C only. */
+	_Atomic uint32_t in_code; /* the thread is in translated code, or on its way to or from */
+	_Atomic int tid;
+	bool fpu_live; /* the guest's vector state is in the host's registers */
+	bool want_vector, want_sse, want_avx; /* at the next entry: see enter_vector() */
+	bool kernel_local; /* jump cache or links hold kernel code that is not on a global page */
+	bool any_filled;   /* an L1 entry since the last whole flush */
+	bool any_global;
+	unsigned nr_journal;
+	struct bt_tlb_entry *journal[BT_JOURNAL]; /* entries filled from pages that are not global */
+	uint16_t next_space, kernel_id; /* of the jump cache's spaces */
+	uint16_t asid_space[4096]; /* space id of an ASID of src/mmu, 0: none yet */
+	uint64_t code_pages[64];   /* hashed set: pages that the jump cache and links lead to */
+	struct bt_cache *cache;
+	struct bt_xlat *xlat;
+	struct bt_world *world;
+	_Atomic uint64_t epoch; /* counts returns to C */
+	pthread_mutex_t post_lock;
+	_Atomic bool posted;
+	bool post_all;
+	unsigned nr_posts;
+	struct {
+		uint64_t page, granules;
+	} post[BT_POSTS];
+	struct {
+		unsigned nr, nr_old; /* the first nr_old: epochs noted since */
+		bool overflow;
+		struct bt_block *block[BT_DOUBTS];
+		uint64_t epoch[64];
+	} doubt;
+	struct bt_stats stats;
+};
+
+/* ---- stubs.c ---- */
+
+typedef void (*bt_enter_fn)(struct bt *b);

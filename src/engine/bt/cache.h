@@ -1,0 +1,150 @@
+/*
+ * The code cache: blocks, where they are found, what links them. Private to src/engine/bt.
+ */
+#pragma once
+
+#include "engine/bt/bt.h"
+
+/* What a block was translated for besides its bytes. */
+#define BT_KEY_MMU      3u     /* MMU_* mode at its start */
+#define BT_KEY_32       BIT(2) /* 32-bit code with flat segments, else 64-bit code */
+#define BT_KEY_SMAP     BIT(3) /* CR4.SMAP: STAC and CLAC change the mode */
+#define BT_KEY_UNMERGED BIT(4) /* each memory access is checked by itself */
+#define BT_KEY_CPL3     BIT(6)
+
+/* Where the guest's arithmetic flags are. */
+enum bt_flags { BT_FLAGS_HOST, BT_FLAGS_SLOT, BT_FLAGS_RECIPE };
+
+/* Flags that nobody saved, for they follow from registers: those of op a, b (or imm). */
+enum { RECIPE_NONE, RECIPE_CMP, RECIPE_TEST, RECIPE_SUB_DONE, RECIPE_ADD_DONE };
+struct bt_recipe {
+	uint8_t op;   /* RECIPE_*: the last two are a SUB or ADD of an immediate from or to a, done */
+	uint8_t size; /* bytes: 1, 2, 4, 8 */
+	uint8_t a, b; /* general registers; b: 255 for the immediate */
+	int32_t imm;
+};
+
+enum { SITE_ACCESS, SITE_INSN, SITE_VECTOR, SITE_CHECK };
+
+/* What C needs to know about a place in a block. */
+struct bt_site {
+	struct bt_block *block;
+	uint32_t trap;   /* offset of an instruction that may trap, or 0 */
+	uint32_t retry;  /* where to try again, with the address not yet computed */
+	uint32_t hit;    /* where to go on with the host address in the scratch register */
+	uint32_t resume; /* behind the guest instruction; 0: do not go on in this block */
+	uint16_t off;    /* of the guest instruction in its page */
+	uint16_t span;   /* bytes that the check covers */
+	uint8_t kind;    /* SITE_* */
+	uint8_t len;     /* of the guest instruction */
+	uint8_t flags;   /* enum bt_flags */
+	uint8_t mode;    /* MMU_* */
+	bool write_tag;  /* the check is against the write tags */
+	bool write;      /* the access at hand is a write */
+	bool group;      /* others rely on the check */
+	uint8_t addr_reg; /* R13 or R14: holds the address */
+	uint16_t mnemonic;
+	struct bt_recipe recipe;
+};
+
+struct bt_exit {
+	struct bt_block *from, *to; /* to: NULL when not linked */
+	struct bt_exit *next_in;    /* next of to's incoming exits, or of the cross-page list */
+	struct bt_exit *next_cross;
+	uint32_t patch; /* offset of the displacement that leads to the next block */
+	uint32_t stub;  /* what it leads to when not linked */
+	uint32_t guard; /* offset of the space id that a link across pages is guarded by, or 0 */
+	uint32_t miss, lookup; /* with a guard: displacement of the jump for another space, and where
+	                          it leads when linked */
+	uint16_t off;   /* of the target in its page */
+	uint8_t key;
+	bool slot;  /* flags are in the slot */
+	bool cross; /* the target is on another page */
+	bool in_cross;
+};
+
+/* A place in a block where an indirect jump is under way; see signal.c. */
+struct bt_window {
+	uint32_t start, end;
+};
+
+struct bt_block {
+	struct bt_block *next_hash, *next_page;
+	const uint8_t *host; /* of its first guest byte */
+	uint64_t granules;   /* of its page */
+	uint32_t key;
+	uint32_t hash; /* of its bytes */
+	uint32_t start, entry_slot, entry_host, end; /* offsets of code */
+	uint16_t bytes; /* of guest code */
+	uint16_t nr_sites, nr_exits, nr_windows, nr_insns;
+	bool dead, global, vector;
+	struct bt_site *site;
+	struct bt_exit *exit;
+	struct bt_window *window;
+	struct bt_exit *incoming;
+};
+
+#define BT_SEGMENTS 8
+#define BT_BUCKETS  (1u << 15)
+#define BT_PAGES    (1u << 12)
+
+struct bt_segment {
+	uint32_t code_start, code_end; /* offsets */
+	uint32_t code_used;
+	uint8_t *meta;
+	size_t meta_used, meta_size;
+	struct bt_block **block; /* by address */
+	unsigned nr_blocks, max_blocks;
+};
+
+struct bt_cache {
+	uint8_t *write; /* the code as we write it */
+	uint8_t *exec;  /* and as it runs */
+	uint8_t *meta;  /* sites, exits, blocks: offsets count from here */
+	size_t size, meta_size;
+	uint32_t stubs_end; /* offset */
+	struct bt_segment seg[BT_SEGMENTS];
+	unsigned current;
+	unsigned drops; /* counts segments emptied: what pointed into one may be gone */
+	struct bt_block *bucket[BT_BUCKETS];
+	struct bt_block *page[BT_PAGES];
+	struct bt_exit *cross; /* linked exits to other pages, without guard */
+	/* Stubs that blocks jump to. */
+	uint32_t stub_link, stub_indirect, stub_site, stub_fill[2];
+	bt_enter_fn enter;
+};
+
+int cache_new(struct bt *b, size_t bytes);
+void cache_free(struct bt *b);
+/* Room for a block of at most `code` bytes with `meta` bytes of tables: evicts if need be. */
+#define BT_BLOCK_CODE_MAX (24 * KiB)
+#define BT_BLOCK_META_MAX (48 * KiB)
+struct bt_segment *cache_room(struct bt *b);
+void *cache_meta(struct bt_segment *s, size_t bytes);
+struct bt_block *cache_find(struct bt *b, const uint8_t *host, uint32_t key);
+/* Enters a finished block: from now on it is found, and its code is watched. */
+void cache_insert(struct bt *b, struct bt_segment *s, struct bt_block *k);
+void cache_link(struct bt *b, struct bt_exit *x, struct bt_block *to);
+void cache_unlink(struct bt *b, struct bt_exit *x);
+/* Makes the exits of a block lead to their stubs; safe in a signal handler that interrupted code. */
+void cache_unlink_exits(struct bt *b, struct bt_block *k);
+void cache_unlink_cross(struct bt *b);
+/* Drops the blocks of a page that have code in the granules. */
+void cache_invalidate(struct bt *b, const uint8_t *page, uint64_t granules);
+void cache_flush(struct bt *b);
+/* The block whose code holds a host address, or NULL. */
+struct bt_block *cache_block_at(struct bt *b, uint64_t address);
+uint32_t cache_hash_bytes(const uint8_t *p, unsigned n);
+
+static inline void *cache_at_meta(struct bt *b, uint64_t offset)
+{
+	return b->cache->meta + (uint32_t)offset;
+}
+static inline uint32_t cache_meta_offset(struct bt *b, const void *p)
+{
+	return (uint32_t)((const uint8_t *)p - b->cache->meta);
+}
+static inline uint64_t cache_address(struct bt *b, uint32_t offset)
+{
+	return (uint64_t)(uintptr_t)(b->cache->exec + offset);
+}

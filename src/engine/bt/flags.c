@@ -1,0 +1,209 @@
+/*
+ * Where the guest's arithmetic flags are while a block is translated.
+ *
+ *     HOST    in the host's RFLAGS
+ *     SLOT    in the slot below RSP; the host's are anything
+ *     RECIPE  nowhere, but they follow from registers that still hold what they were made of
+ *
+ * A check of an address clobbers the host's flags, and may fault: then the guest must see its own.
+ * So they are saved before, if no recipe tells them, and restored only if something reads them.
+ * Between two checks without a flag-setting instruction nothing is saved again, and most flags are
+ * set anew before anybody reads them.
+ */
+#include "engine/bt/xlat.h"
+
+void flags_free(struct bt_xlat *x)
+{
+	if (x->flags != BT_FLAGS_HOST)
+		return;
+	if (x->recipe.op != RECIPE_NONE) {
+		x->flags = BT_FLAGS_RECIPE;
+		return;
+	}
+	emit_save_flags(&x->e);
+	x->flags = BT_FLAGS_SLOT;
+}
+
+/* LAHF's counterpart takes SF, ZF, AF, PF and CF from AH; OF comes from an addition that overflows
+ * if AL is 8. */
+void flags_restore(struct emit *e)
+{
+	emit_mov_rr(e, R15, RAX);
+	EMIT(e, 0x8b, 0x44, 0x24, 0xf8); /* mov eax, [rsp - 8] */
+	EMIT(e, 0x86, 0xc4);             /* xchg ah, al */
+	EMIT(e, 0x24, 0x08);             /* and al, 8 */
+	EMIT(e, 0x04, 0x78);             /* add al, 0x78 */
+	emit8(e, 0x9e);                  /* sahf */
+	emit_mov_rr(e, RAX, R15);
+}
+
+/* op of two registers or a register and an immediate, of a size: ALU opcodes as for 32 bits. */
+static void alu_rr(struct emit *e, unsigned size, uint8_t opcode, unsigned rm, unsigned reg)
+{
+	uint8_t rex = (size == 8 ? 0x48 : 0x40) | (reg & 8) >> 1 | rm >> 3;
+
+	if (size == 2)
+		emit8(e, 0x66);
+	EMIT(e, rex, size == 1 ? opcode - 1 : opcode, 0xc0 | (reg & 7) << 3 | (rm & 7));
+}
+
+static void alu_ri(struct emit *e, unsigned size, unsigned n, unsigned rm, int32_t imm)
+{
+	if (size == 2)
+		emit8(e, 0x66);
+	EMIT(e, (size == 8 ? 0x48 : 0x40) | rm >> 3, size == 1 ? 0x80 : 0x81,
+	     0xc0 | n << 3 | (rm & 7));
+	if (size == 1)
+		emit8(e, (uint8_t)imm);
+	else if (size == 2)
+		EMIT(e, (uint8_t)imm, (uint8_t)(imm >> 8));
+	else
+		emit32(e, (uint32_t)imm);
+}
+
+static void test_ri(struct emit *e, unsigned size, unsigned rm, int32_t imm)
+{
+	if (size == 2)
+		emit8(e, 0x66);
+	EMIT(e, (size == 8 ? 0x48 : 0x40) | rm >> 3, size == 1 ? 0xf6 : 0xf7, 0xc0 | (rm & 7));
+	if (size == 1)
+		emit8(e, (uint8_t)imm);
+	else if (size == 2)
+		EMIT(e, (uint8_t)imm, (uint8_t)(imm >> 8));
+	else
+		emit32(e, (uint32_t)imm);
+}
+
+void flags_emit_recipe(struct bt_xlat *x, const struct bt_recipe *r)
+{
+	struct emit *e = &x->e;
+	unsigned a = bt_host_reg[r->a], b = r->b == 255 ? 0 : bt_host_reg[r->b];
+
+	switch (r->op) {
+	case RECIPE_CMP:
+		if (r->b == 255)
+			alu_ri(e, r->size, 7, a, r->imm);
+		else
+			alu_rr(e, r->size, 0x39, a, b);
+		break;
+	case RECIPE_TEST:
+		if (r->b == 255)
+			test_ri(e, r->size, a, r->imm);
+		else
+			alu_rr(e, r->size, 0x85, a, b);
+		break;
+	case RECIPE_SUB_DONE:
+		emit_lea(e, r->size == 8, R15, a, r->imm);
+		alu_ri(e, r->size, 7, R15, r->imm);
+		break;
+	case RECIPE_ADD_DONE:
+		emit_lea(e, r->size == 8, R15, a, -r->imm);
+		alu_ri(e, r->size, 0, R15, r->imm);
+		break;
+	}
+}
+
+void flags_host(struct bt_xlat *x)
+{
+	if (x->flags == BT_FLAGS_SLOT)
+		flags_restore(&x->e);
+	else if (x->flags == BT_FLAGS_RECIPE)
+		flags_emit_recipe(x, &x->recipe);
+	x->flags = BT_FLAGS_HOST;
+}
+
+void flags_slot(struct bt_xlat *x)
+{
+	if (x->flags == BT_FLAGS_SLOT)
+		return;
+	flags_host(x);
+	emit_save_flags(&x->e);
+	x->flags = BT_FLAGS_SLOT;
+}
+
+/* A general register operand that is a whole low part (not AH) and has a host register, or -1. */
+static int recipe_register(const ZydisDecodedOperand *op)
+{
+	ZydisRegister r = op->reg.value;
+	int n;
+
+	if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH))
+		return -1;
+	if (r >= ZYDIS_REGISTER_SPL && r <= ZYDIS_REGISTER_DIL)
+		n = 4 + (r - ZYDIS_REGISTER_SPL);
+	else if (r >= ZYDIS_REGISTER_R8B && r <= ZYDIS_REGISTER_R15B)
+		n = 8 + (r - ZYDIS_REGISTER_R8B);
+	else
+		n = ZydisRegisterGetId(r);
+	return bt_host_reg[n] == NO_HOST ? -1 : n;
+}
+
+static struct bt_recipe recipe_of(const struct guest_insn *g)
+{
+	const struct bt_recipe none = { 0 };
+	struct bt_recipe r = { .size = g->z.operand_width / 8 };
+	int a, b;
+
+	if (g->class != ISA_PLAIN || g->mem.present || g->z.operand_count_visible != 2)
+		return none;
+	a = recipe_register(&g->op[0]);
+	if (a < 0)
+		return none;
+	r.a = (uint8_t)a;
+	if (g->op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		r.b = 255;
+		if (g->op[1].imm.value.s != (int32_t)g->op[1].imm.value.s)
+			r.imm = (int32_t)g->op[1].imm.value.u;
+		else
+			r.imm = (int32_t)g->op[1].imm.value.s;
+	} else {
+		b = recipe_register(&g->op[1]);
+		if (b < 0)
+			return none;
+		r.b = (uint8_t)b;
+	}
+	switch (g->z.mnemonic) {
+	case ZYDIS_MNEMONIC_CMP:
+		r.op = RECIPE_CMP;
+		return r;
+	case ZYDIS_MNEMONIC_TEST:
+		r.op = RECIPE_TEST;
+		return r;
+	case ZYDIS_MNEMONIC_AND:
+	case ZYDIS_MNEMONIC_OR:
+	case ZYDIS_MNEMONIC_XOR:
+		r.op = RECIPE_TEST; /* of the result with itself */
+		r.b = r.a;
+		return r;
+	case ZYDIS_MNEMONIC_ADD:
+	case ZYDIS_MNEMONIC_SUB:
+		if (r.b != 255 || r.size < 4 || r.imm == INT32_MIN)
+			return none;
+		r.op = g->z.mnemonic == ZYDIS_MNEMONIC_ADD ? RECIPE_ADD_DONE : RECIPE_SUB_DONE;
+		return r;
+	default:
+		return none;
+	}
+}
+
+static bool uses(const struct bt_recipe *r, uint32_t writes)
+{
+	return writes >> r->a & 1 || (r->b != 255 && writes >> r->b & 1);
+}
+
+void flags_keep(struct bt_xlat *x, const struct guest_insn *g)
+{
+	if (x->recipe.op == RECIPE_NONE || g->flags.writes || !uses(&x->recipe, g->writes))
+		return;
+	if (x->flags == BT_FLAGS_RECIPE)
+		flags_host(x);
+	x->recipe.op = RECIPE_NONE;
+}
+
+void flags_done(struct bt_xlat *x, const struct guest_insn *g)
+{
+	if (!g->flags.writes)
+		return;
+	x->flags = BT_FLAGS_HOST;
+	x->recipe = recipe_of(g);
+}

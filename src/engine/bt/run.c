@@ -1,0 +1,497 @@
+/*
+ * The engine "bt": the loop around translated code.
+ *
+ * struct cpu is the reference whenever C runs. A turn looks for reasons not to run translated code
+ * (events, single step, modes that are not translated) and leaves those to the interpreter; else it
+ * finds or makes the block at RIP and enters it. What comes back says why:
+ *
+ *   LINK      a jump to a block not yet linked: find it, link it, enter it
+ *   INDIRECT  a target that the jump cache does not have: find the block, remember it, enter it
+ *   SITE      an instruction that is not for translated code, or not now: the interpreter does it,
+ *             and if nothing else came between, the block goes on behind it
+ *
+ * Faults arrive by longjmp in bt_run(), as in the interpreter.
+ */
+#include <asm/prctl.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "cpu/flags.h"
+#include "engine/bt/cache.h"
+#include "engine/bt/enter.h"
+#include "engine/bt/signal.h"
+#include "engine/bt/tlb.h"
+#include "engine/bt/world.h"
+#include "engine/bt/xlat.h"
+#include "engine/engine.h"
+#include "interp/access.h"
+#include "interp/interp.h"
+#include "mem/mem.h"
+
+#define CACHE_BYTES     (64 * MiB)
+#define CACHE_BYTES_MIN (8 * MiB)
+#define HWCAP2_FSGSBASE BIT(1)
+#define SPACE_LAST      0x7ff0
+
+/* ---- address spaces ---- */
+
+static uint16_t new_space(struct bt *b)
+{
+	if (b->next_space >= SPACE_LAST) {
+		for (unsigned n = 0; n < BT_JC_ENTRIES; n++)
+			b->jc[n].tag = BT_TLB_EMPTY;
+		memset(b->asid_space, 0, sizeof(b->asid_space));
+		b->next_space = 0;
+		cache_flush(b); /* links across pages hold ids */
+	}
+	return ++b->next_space;
+}
+
+/* The user space's id follows the ASID of src/mmu, which stands for its translations. */
+static void set_spaces(struct bt *b)
+{
+	unsigned asid = (unsigned)b->cpu->tlb_tag;
+
+	if (!b->kernel_id)
+		b->kernel_id = new_space(b);
+	if (!b->asid_space[asid])
+		b->asid_space[asid] = new_space(b);
+	b->space_id = b->asid_space[asid];
+	b->space[BT_USER_SPACE] = (uint64_t)b->space_id << 48;
+	b->space[BT_KERNEL_SPACE] = (uint64_t)b->kernel_id << 48;
+}
+
+static unsigned page_bit(gva_t va)
+{
+	return (unsigned)((va >> 21) * 0x9e3779b97f4a7c15ull >> (64 - 12));
+}
+
+static void note_code_page(struct bt *b, gva_t va)
+{
+	b->code_pages[page_bit(va) / 64] |= BIT(page_bit(va) % 64);
+}
+
+/* Nothing in the jump cache or across pages counts any more. */
+static void forget_targets(struct bt *b)
+{
+	memset(b->asid_space, 0, sizeof(b->asid_space));
+	memset(b->code_pages, 0, sizeof(b->code_pages));
+	b->kernel_id = 0;
+	b->kernel_local = false;
+	cache_unlink_cross(b);
+	set_spaces(b);
+}
+
+static void flushed(struct cpu *c, enum mmu_flush what, gva_t va)
+{
+	struct bt *b = c->bt;
+
+	switch (what) {
+	case MMU_FLUSH_PAGE:
+		bt_tlb_drop_page(b, va);
+		if (b->code_pages[page_bit(va) / 64] >> (page_bit(va) % 64) & 1)
+			forget_targets(b);
+		break;
+	case MMU_FLUSH_SPACE:
+		bt_tlb_drop_local(b);
+		if (b->kernel_local)
+			forget_targets(b);
+		set_spaces(b);
+		break;
+	default:
+		bt_tlb_clear(b);
+		forget_targets(b);
+		break;
+	}
+}
+
+/* ---- which code is translated, and where it is ---- */
+
+static bool key_of(const struct cpu *c, uint32_t *key)
+{
+	uint32_t k = c->mmu->mode;
+
+	if (c->mode == MODE_32)
+		k |= BT_KEY_32;
+	if (c->cpl == 3)
+		k |= BT_KEY_CPL3;
+	if (c->cr4 & CR4_SMAP)
+		k |= BT_KEY_SMAP;
+	*key = k;
+	return c->mode != MODE_16 && c->flat && (c->cpl == 0 || c->cpl == 3) &&
+	       c->tlb == c->mmu->tlb[c->mmu->mode];
+}
+
+static bool is_global(const struct cpu *c, gva_t va)
+{
+	unsigned n = (va >> 12) & (TLB_ENTRIES - 1);
+
+	return c->mmu->global[c->mmu->mode][n] == c->mmu->generation;
+}
+
+/* The block at RIP, or NULL when there can be none. May raise. */
+static struct bt_block *find_block(struct bt *b, uint32_t key)
+{
+	struct cpu *c = b->cpu;
+	gva_t va = c->mode == MODE_64 ? c->rip : (uint32_t)c->rip;
+	struct bt_block *k;
+	const uint8_t *host;
+
+	if (c->mode == MODE_64 && !access_canonical(c, va))
+		return NULL;
+	host = mmu_fetch(c, va);
+	if (!host)
+		return NULL;
+	b->pc = va & PAGE_MASK;
+	k = cache_find(b, host, key);
+	if (!k)
+		k = translate(b, host, va & ~PAGE_MASK, key);
+	if (k)
+		k->global = is_global(c, va);
+	return k;
+}
+
+/* ---- flags and RIP after translated code ---- */
+
+static void recipe_flags(struct cpu *c, const struct bt_recipe *r)
+{
+	unsigned bits = 8 * r->size;
+	uint64_t a = sext(c->gpr[r->a], r->size);
+	uint64_t v = r->b == 255 ? (uint64_t)(int64_t)r->imm : c->gpr[r->b];
+	uint64_t res;
+
+	v = sext(v, r->size);
+	switch (r->op) {
+	case RECIPE_TEST:
+		flags_set_logic(c, a & v);
+		return;
+	case RECIPE_ADD_DONE:
+		res = a;
+		a = sext(res - v, r->size);
+		flags_set_carries(c, bits, res, carries_add(a, v, res));
+		return;
+	case RECIPE_SUB_DONE:
+		a = sext(a + v, r->size);
+		break;
+	}
+	res = sext(a - v, r->size);
+	flags_set_carries(c, bits, res, carries_sub(a, v, res));
+}
+
+static void take_flags(struct bt *b, unsigned where, const struct bt_recipe *r)
+{
+	if (where == BT_FLAGS_RECIPE)
+		recipe_flags(b->cpu, r);
+	else
+		flags_set_arith(b->cpu, where == BT_FLAGS_SLOT ? b->slot : b->host_flags);
+}
+
+static void set_rip(struct bt *b, uint64_t rip)
+{
+	b->cpu->rip = b->cpu->mode == MODE_64 ? rip : (uint32_t)rip;
+}
+
+/* ---- running ---- */
+
+static void after_code(struct bt *b)
+{
+	mmu_update_mode(b->cpu); /* STAC and CLAC change RFLAGS only */
+	if (b->kicked) {
+		b->kicked = 0;
+		set_spaces(b);
+	}
+}
+
+static bool may_go_on(struct bt *b)
+{
+	const struct cpu *c = b->cpu;
+
+	return !c->shadow && !interp_must_trace(c) && !b->posted &&
+	       !enter_is_wanted(c, atomic_load_explicit(&c->attention, memory_order_relaxed));
+}
+
+/* Finds the block for an exit and links the two if that is allowed. */
+static struct bt_block *follow_exit(struct bt *b, struct bt_exit *x)
+{
+	unsigned drops = b->cache->drops;
+	const uint8_t *page = x->from->host;
+	uint32_t key;
+	struct bt_block *k;
+
+	if (!key_of(b->cpu, &key) || key != x->key)
+		return NULL;
+	k = find_block(b, key);
+	if (!k || drops != b->cache->drops || x->from->dead || k->dead)
+		return k;
+	if (!x->cross) {
+		if (!(((uintptr_t)k->host ^ (uintptr_t)page) & PAGE_MASK))
+			cache_link(b, x, k);
+		return k;
+	}
+	if (b->cpu->cr4 & CR4_LA57 || (!x->guard && !k->global))
+		return k;
+	note_code_page(b, b->cpu->rip);
+	cache_link(b, x, k);
+	return k;
+}
+
+static struct bt_block *follow_link(struct bt *b)
+{
+	struct bt_exit *x = cache_at_meta(b, b->r15);
+
+	set_rip(b, b->pc + x->off);
+	take_flags(b, x->slot ? BT_FLAGS_SLOT : BT_FLAGS_HOST, NULL);
+	return may_go_on(b) ? follow_exit(b, x) : NULL;
+}
+
+static void remember_target(struct bt *b, struct bt_block *k)
+{
+	const struct cpu *c = b->cpu;
+	bool user = c->cpl == 3;
+	struct bt_jc_entry *j = &b->jc[c->rip & (BT_JC_ENTRIES - 1)];
+
+	if (c->cr4 & CR4_LA57)
+		return;
+	if (!user && !k->global)
+		b->kernel_local = true;
+	note_code_page(b, c->rip);
+	j->tag = c->rip ^ b->space[user];
+	j->code = cache_address(b, k->entry_slot);
+	j->page = c->rip & PAGE_MASK;
+}
+
+static struct bt_block *follow_jump(struct bt *b)
+{
+	struct cpu *c = b->cpu;
+	struct bt_block *k;
+	uint32_t key;
+
+	b->stats.jump_misses++;
+	take_flags(b, BT_FLAGS_SLOT, NULL);
+	if (c->mode == MODE_64 && b->r15 && !access_canonical(c, b->r14)) {
+		const struct bt_site *s = cache_at_meta(b, b->r15);
+
+		c->rsp += (int64_t)s->recipe.imm;
+		set_rip(b, b->pc + s->off);
+		cpu_raise(c, EXC_GP, 0);
+	}
+	set_rip(b, b->r14);
+	if (!may_go_on(b) || !key_of(c, &key))
+		return NULL;
+	k = find_block(b, key);
+	if (k)
+		remember_target(b, k);
+	return k;
+}
+
+/* Is the vCPU where the block goes on behind a site? */
+static bool can_resume(struct bt *b, const struct bt_site *s, uint64_t next)
+{
+	uint32_t key;
+
+	if (!s->resume || b->cpu->rip != next || s->block->dead || !may_go_on(b))
+		return false;
+	return key_of(b->cpu, &key) &&
+	       key == ((s->block->key & ~(BT_KEY_MMU | BT_KEY_UNMERGED)) | s->mode);
+}
+
+/* The code address to go on at, or 0: start a new turn. *stop: run() ends. */
+static uint64_t interpret_site(struct bt *b, const struct bt_site *s, struct exit *e, bool *stop)
+{
+	unsigned drops = b->cache->drops;
+	struct cpu *c = b->cpu;
+	uint64_t next = c->rip + s->len;
+
+	if (c->mode != MODE_64)
+		next = (uint32_t)next;
+	b->stats.fallbacks++;
+	if (s->mnemonic <= ZYDIS_MNEMONIC_MAX_VALUE)
+		b->stats.fallback[s->mnemonic]++;
+	if (!interp_turn(c, e, true)) {
+		*stop = true;
+		return 0;
+	}
+	mmu_report_stores(c);
+	b->pc = next & PAGE_MASK;
+	if (drops != b->cache->drops || !can_resume(b, s, next))
+		return 0;
+	b->pc = (next - s->len) & PAGE_MASK;
+	if (s->block->vector && !enter_vector(b))
+		return 0;
+	return cache_address(b, s->resume);
+}
+
+static uint64_t entry(struct bt *b, const struct bt_block *k)
+{
+	return k ? cache_address(b, k->entry_slot) : 0;
+}
+
+static uint64_t follow_site(struct bt *b, struct exit *e, bool *stop)
+{
+	const struct bt_site *s = cache_at_meta(b, b->r15);
+	uint32_t key;
+
+	set_rip(b, b->pc + s->off);
+	take_flags(b, s->flags, &s->recipe);
+	if (!may_go_on(b))
+		return 0;
+	if (s->kind == SITE_VECTOR && enter_vector(b))
+		return cache_address(b, s->retry);
+	if (s->kind == SITE_ACCESS && s->group && key_of(b->cpu, &key)) {
+		b->stats.unmerged++;
+		return entry(b, find_block(b, key | BT_KEY_UNMERGED));
+	}
+	return interpret_site(b, s, e, stop);
+}
+
+/* Runs translated code from target on until there is nowhere to go on; false when *e is filled. */
+static bool run_code(struct bt *b, uint64_t target, struct exit *e)
+{
+	bool stop = false;
+
+	while (target && enter_code(b, target)) {
+		after_code(b);
+		atomic_store_explicit(&b->epoch, b->epoch + 2, memory_order_release);
+		if (b->reason == BT_LINK)
+			target = entry(b, follow_link(b));
+		else if (b->reason == BT_INDIRECT)
+			target = entry(b, follow_jump(b));
+		else
+			target = follow_site(b, e, &stop);
+	}
+	b->want_vector = false;
+	return !stop;
+}
+
+static bool turn(struct bt *b, struct exit *e)
+{
+	struct cpu *c = b->cpu;
+	struct bt_block *k = NULL;
+	uint32_t key;
+
+	atomic_store_explicit(&b->epoch, b->epoch + 2, memory_order_release);
+	mmu_report_stores(c);
+	if (b->posted)
+		world_take_posts(b);
+	world_verify(b);
+	if (!may_go_on(b) || !key_of(c, &key))
+		return interp_turn(c, e, false);
+	k = find_block(b, key);
+	if (!k)
+		return interp_turn(c, e, true);
+	return run_code(b, entry(b, k), e);
+}
+
+static void set_gs(struct bt *b)
+{
+	if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)
+		asm volatile("wrgsbase %0" : : "r"(b));
+	else
+		syscall(SYS_arch_prctl, ARCH_SET_GS, b);
+}
+
+static void bt_run(struct cpu *c, struct exit *e)
+{
+	struct bt *b = c->bt;
+
+	set_gs(b);
+	signal_enter_thread(b);
+	c->exit = e;
+	atomic_store(&b->epoch, b->epoch + 1);
+	if (!__builtin_setjmp(c->jmp) || interp_caught(c))
+		while (turn(c->bt, c->exit))
+			;
+	b = c->bt;
+	atomic_store(&b->epoch, b->epoch | 1);
+}
+
+/* ---- life ---- */
+
+static void bt_destroy(struct cpu *c)
+{
+	struct bt *b = c->bt;
+
+	if (b) {
+		c->mmu->flushed = NULL;
+		world_leave(b);
+		translate_free(b);
+		cache_free(b);
+		pthread_mutex_destroy(&b->post_lock);
+		munmap(b, sizeof(*b));
+		c->bt = NULL;
+	}
+	interp_free(c);
+}
+
+static int bt_create(struct cpu *c)
+{
+	struct bt *b;
+	int rc = interp_new(c);
+
+	if (rc)
+		return rc;
+	b = mmap(NULL, sizeof(*b), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (b == MAP_FAILED) {
+		interp_free(c);
+		return -ENOMEM;
+	}
+	c->bt = b;
+	b->cpu = c;
+	b->epoch = 1;
+	b->any_filled = true;
+	pthread_mutex_init(&b->post_lock, NULL);
+	signal_install();
+	bt_tlb_clear(b);
+	for (unsigned n = 0; n < BT_JC_ENTRIES; n++)
+		b->jc[n].tag = BT_TLB_EMPTY;
+	rc = cache_new(b, CACHE_BYTES);
+	if (!rc)
+		rc = translate_new(b);
+	if (!rc)
+		rc = world_join(b);
+	if (rc) {
+		bt_destroy(c);
+		return rc;
+	}
+	c->mmu->flushed = flushed;
+	set_spaces(b);
+	return 0;
+}
+
+static void bt_kick(struct cpu *c)
+{
+	cpu_raise_attention(c, ATTN_KICK);
+	signal_notify(c->bt);
+}
+
+static void bt_notify(struct cpu *c)
+{
+	signal_notify(c->bt);
+}
+
+static void sync_nothing(struct cpu *c)
+{
+}
+
+static void bt_invalidate(struct cpu *c)
+{
+	interp_flush(c);
+	cache_flush(c->bt);
+}
+
+const struct engine_ops engine_bt = {
+	.name = "bt",
+	.what = "binary translation: runs anywhere, several times faster than interpretation",
+	.create = bt_create,
+	.destroy = bt_destroy,
+	.run = bt_run,
+	.kick = bt_kick,
+	.notify = bt_notify,
+	.sync_out = sync_nothing,
+	.sync_in = sync_nothing,
+	.invalidate = bt_invalidate,
+};

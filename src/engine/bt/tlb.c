@@ -1,0 +1,151 @@
+/*
+ * The translator's own TLB, the first level before that of src/mmu, laid out for the code that blocks
+ * inline:
+ *
+ *     lea  r14, [operand]
+ *     rorx r15d, r14d, 8
+ *     and  r15d, 0x3ff0             ; byte offset of the entry
+ *     xor  r14, gs:[r15 + tags]     ; the offset in the page on a hit, else large
+ *     cmp  r14, 4096 - size         ; one compare for a miss and for an access across pages
+ *     ja   miss
+ *     add  r14, gs:[r15 + hosts]
+ *
+ * There is a table for each MMU mode, and in each one for reads and one for writes.
+ *
+ * This file runs with the guest's vector registers in the host's: it is compiled for general
+ * registers only, and calls nothing that is not.
+ *
+ * What is filled from pages that are not global is remembered in a journal, so that a change of
+ * address space drops few entries rather than whole tables.
+ */
+#include "engine/bt/stubs.h"
+#include "engine/bt/tlb.h"
+#include "mem/mem.h"
+
+static void zero_entries(struct bt_tlb_entry *t, size_t n)
+{
+	for (size_t k = 0; k < n; k++)
+		t[k].tag = BT_TLB_EMPTY;
+}
+
+void bt_tlb_clear(struct bt *b)
+{
+	if (b->any_filled)
+		zero_entries(&b->tlb[0][0][0], MMU_MODES * 2 * BT_TLB_ENTRIES);
+	b->any_filled = false;
+	b->nr_journal = 0;
+}
+
+void bt_tlb_drop_local(struct bt *b)
+{
+	if (b->nr_journal > BT_JOURNAL) {
+		bt_tlb_clear(b);
+		return;
+	}
+	for (unsigned n = 0; n < b->nr_journal; n++)
+		b->journal[n]->tag = BT_TLB_EMPTY;
+	b->nr_journal = 0;
+}
+
+static void note_local(struct bt *b, struct bt_tlb_entry *t)
+{
+	if (b->nr_journal < BT_JOURNAL)
+		b->journal[b->nr_journal++] = t;
+	else
+		b->nr_journal = BT_JOURNAL + 1;
+}
+
+static void enter(struct bt *b, unsigned mode, unsigned rw, gva_t va, uintptr_t host, bool global)
+{
+	struct bt_tlb_entry *t = &b->tlb[mode][rw][(va >> 12) & (BT_TLB_ENTRIES - 1)];
+
+	if (t->tag == (va & PAGE_MASK) && t->host == (host & PAGE_MASK))
+		return;
+	b->any_filled = true;
+	*(volatile uint64_t *)&t->tag = BT_TLB_EMPTY;
+	*(volatile uint64_t *)&t->host = host & PAGE_MASK;
+	*(volatile uint64_t *)&t->tag = va & PAGE_MASK;
+	if (!global)
+		note_local(b, t);
+	if (rw == BT_WRITE) { /* as grant_write() in src/mmu/tlb.c */
+		atomic_thread_fence(memory_order_seq_cst);
+		if (mem_has_code(b->cpu->mem, (void *)host))
+			*(volatile uint64_t *)&t->tag = BT_TLB_EMPTY;
+	}
+}
+
+static bool canonical(const struct cpu *c, gva_t va)
+{
+	unsigned shift = c->cr4 & CR4_LA57 ? 7 : 16;
+
+	return (gva_t)((int64_t)(va << shift) >> shift) == va;
+}
+
+/* Takes what the TLB of src/mmu grants for va into this one; true if that is enough for the site. */
+static bool take(struct bt *b, const struct bt_site *s, gva_t va)
+{
+	struct cpu *c = b->cpu;
+	unsigned n = (va >> 12) & (TLB_ENTRIES - 1);
+	const struct tlb_entry *t = &c->mmu->tlb[s->mode][n];
+	uint64_t tag = (va & PAGE_MASK) | c->tlb_tag;
+	bool global = c->mmu->global[s->mode][n] == c->mmu->generation;
+	bool write = t->write == tag && t->read == tag;
+
+	if (write)
+		enter(b, s->mode, BT_WRITE, va, va + t->addend, global);
+	if (t->read == tag)
+		enter(b, s->mode, BT_READ, va, va + t->addend, global);
+	return s->write_tag ? write : t->read == tag;
+}
+
+/* The page may be accessed, but the right to write must not be kept: code is on it. This once the
+ * access goes through unless it hits the code. Not for accesses that others rely on. */
+static bool pass_once(struct bt *b, const struct bt_site *s, uint8_t *host)
+{
+	const struct mem *m = b->cpu->mem;
+	uint64_t page = mem_page(m, host);
+
+	if (s->group || !s->write || page == MEM_NO_PAGE)
+		return false;
+	if (atomic_load(&m->code[page]) & mem_granules(host, s->span))
+		return false;
+	b->target = cache_address(b, s->hit);
+	if (s->addr_reg == 14)
+		b->r14 = (uintptr_t)host;
+	else
+		b->r13 = (uintptr_t)host;
+	return true;
+}
+
+unsigned bt_fill(struct bt *b, uint64_t site_offset, gva_t va)
+{
+	const struct bt_site *s = cache_at_meta(b, site_offset);
+	struct cpu *c = b->cpu;
+	uint8_t *host;
+	uint32_t error;
+	gpa_t gpa;
+
+	b->stats.fills++;
+	if (b->kicked)
+		return FILL_LEAVE;
+	if ((va & ~PAGE_MASK) + s->span > PAGE_SIZE || (cpu_long_mode(c) && !canonical(c, va)))
+		return FILL_LEAVE;
+	host = mmu_find(c, va, s->write ? MMU_WRITE : MMU_READ, s->mode, &gpa, &error);
+	if (!host)
+		return FILL_LEAVE;
+	if (take(b, s, va)) {
+		b->target = cache_address(b, s->retry);
+		return FILL_GO;
+	}
+	return pass_once(b, s, host) ? FILL_GO : FILL_LEAVE;
+}
+
+/* The page may have been a large one, of which src/mmu knows; its parts are anywhere. */
+void bt_tlb_drop_page(struct bt *b, gva_t va)
+{
+	unsigned n = (va >> 12) & (BT_TLB_ENTRIES - 1);
+
+	for (unsigned mode = 0; mode < MMU_MODES; mode++)
+		for (unsigned rw = 0; rw < 2; rw++)
+			b->tlb[mode][rw][n].tag = BT_TLB_EMPTY;
+}

@@ -1,0 +1,587 @@
+/*
+ * One block: from a list of guest instructions to host code.
+ *
+ * A block has two entries, for flags in the host's RFLAGS and for flags in the slot. Its body is
+ * written for the one that costs less: for the slot if an access comes before anything that reads
+ * flags, for the host's RFLAGS otherwise; the other entry converts first. If flags are set before
+ * anybody could see the old ones, both are the same.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "cpu/cpuid.h"
+#include "engine/bt/stubs.h"
+#include "engine/bt/world.h"
+#include "engine/bt/xlat.h"
+#include "interp/native.h"
+#include "mem/mem.h"
+
+struct bt_site *xlat_site(struct bt_xlat *x, const struct guest_insn *g, unsigned kind)
+{
+	struct bt_site *s = &x->site[x->nr_sites++];
+
+	*s = (struct bt_site){
+		.block = x->block,
+		.kind = (uint8_t)kind,
+		.off = g->off,
+		.len = g->len,
+		.flags = (uint8_t)x->flags,
+		.recipe = x->recipe,
+		.mode = x->mode,
+		.mnemonic = (uint16_t)g->z.mnemonic,
+	};
+	return s;
+}
+
+struct pending *xlat_pending(struct bt_xlat *x, enum pending_kind kind, uint8_t *jump)
+{
+	struct pending *p = &x->pending[x->nr_pending++];
+
+	p->kind = kind;
+	p->jump = jump;
+	return p;
+}
+
+/* Sites of an instruction learn where it ends, unless it jumps. */
+static void set_resume(struct bt_xlat *x, const struct guest_insn *g, unsigned first_site)
+{
+	if (g->class == ISA_JMP || g->class == ISA_CALL || g->class == ISA_RET)
+		return;
+	for (unsigned n = first_site; n < x->nr_sites; n++)
+		if (x->site[n].kind != SITE_CHECK)
+			x->site[n].resume = emit_offset(&x->e);
+}
+
+/* The interpreter does it; afterwards flags are both in the host's and in the slot. */
+static void other(struct bt_xlat *x, const struct guest_insn *g)
+{
+	struct bt_site *s = xlat_site(x, g, SITE_INSN);
+
+	emit_mov_imm32(&x->e, R15, cache_meta_offset(x->b, s));
+	emit_jmp(&x->e, x->b->cache->stub_site);
+	access_forget(x);
+	x->flags = BT_FLAGS_HOST;
+	x->recipe.op = RECIPE_NONE;
+}
+
+/* Vector instructions run only while the guest's registers are the host's. */
+static void check_vector(struct bt_xlat *x, const struct guest_insn *g)
+{
+	bool avx = g->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+	struct bt_site *s;
+
+	if (avx ? x->avx_checked : x->sse_checked)
+		return;
+	s = xlat_site(x, g, SITE_VECTOR);
+	flags_free(x);
+	s->flags = (uint8_t)x->flags;
+	s->recipe = x->recipe;
+	s->retry = emit_offset(&x->e);
+	EMIT(&x->e, 0x65, 0x83, 0x3c, 0x25); /* cmp dword gs:[ok], 0 */
+	emit32(&x->e, avx ? GS(avx_ok) : GS(sse_ok));
+	emit8(&x->e, 0);
+	xlat_pending(x, PENDING_SITE, emit_jcc_later(&x->e, 4))->site = s;
+	*(avx ? &x->avx_checked : &x->sse_checked) = true;
+	x->block->vector = true;
+}
+
+static bool may_trap(const struct guest_insn *g)
+{
+	if (g->class == ISA_DIVIDE || g->z.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)
+		return true;
+	return g->class == ISA_VECTOR && g->mem.present && isa_alignment(&g->z, g->mem.size);
+}
+
+static void plain(struct bt_xlat *x, const struct guest_insn *g)
+{
+	struct bt_site *trap = NULL;
+	struct reach r;
+
+	if (g->class == ISA_VECTOR)
+		check_vector(x, g);
+	if (g->mem.present)
+		r = access_reach(x, &g->mem, 0);
+	if (g->flags.reads || (g->flags.writes && !g->flags.writes_all))
+		flags_host(x);
+	if (may_trap(g))
+		trap = xlat_site(x, g, SITE_INSN);
+	rewrite_insn(x, g, g->mem.present ? &r : NULL);
+	if (trap)
+		trap->trap = x->insn_start;
+}
+
+static void lea(struct bt_xlat *x, const struct guest_insn *g)
+{
+	int reg = ZydisRegisterGetId(g->op[0].reg.value);
+	unsigned size = g->z.operand_width, to = bt_host_reg[reg];
+	struct operand o = g->mem;
+	struct emit *e = &x->e;
+
+	o.seg = NO_REG;
+	if (to == NO_HOST || size == 16) {
+		access_forget_host(x, R14);
+		access_address(x, &o, R14);
+		if (size == 16) { /* mov r15w or the register's low word */
+			unsigned d = to == NO_HOST ? R15 : to;
+
+			if (to == NO_HOST)
+				emit_load_gs(e, R15, GS(gpr) + 8 * (size_t)reg);
+			EMIT(e, 0x66, 0x44 | d >> 3, 0x89, 0xf0 | (d & 7));
+			if (to == NO_HOST)
+				emit_store_gs(e, R15, GS(gpr) + 8 * (size_t)reg);
+			return;
+		}
+		if (size == 32)
+			EMIT(e, 0x45, 0x89, 0xf6); /* mov r14d, r14d */
+		emit_store_gs(e, R14, GS(gpr) + 8 * (size_t)reg);
+		return;
+	}
+	if (size == 32)
+		o.asize = 4;
+	if (o.base != NO_REG && o.base != REG_PC && o.index != NO_REG &&
+	    bt_host_reg[(int)o.base] == NO_HOST) { /* the target may be the index */
+		access_forget_host(x, R14);
+		access_address(x, &o, R14);
+		emit_mov_rr(e, to, R14);
+		return;
+	}
+	access_address(x, &o, to);
+}
+
+/* mov between a register and [base + disp] */
+static void store_reg(struct emit *e, unsigned size, unsigned reg, const struct reach *r)
+{
+	if (size == 2)
+		emit8(e, 0x66);
+	EMIT(e, (size == 8 ? 0x48 : 0x40) | (reg & 8) >> 1 | r->base >> 3, 0x89);
+	emit_modrm_mem(e, reg, r->base, r->disp);
+}
+
+static void load_reg(struct emit *e, unsigned size, unsigned reg, const struct reach *r)
+{
+	EMIT(e, (size == 8 ? 0x48 : 0x40) | (reg & 8) >> 1 | r->base >> 3, 0x8b);
+	emit_modrm_mem(e, reg, r->base, r->disp);
+}
+
+static void move_rsp(struct bt_xlat *x, int32_t by)
+{
+	emit_lea(&x->e, !(x->key & BT_KEY_32), R12, R12, by);
+}
+
+static void push(struct bt_xlat *x, const struct guest_insn *g)
+{
+	struct reach to = access_reach(x, &g->stack, 0);
+	unsigned size = g->stack.size;
+	struct emit *e = &x->e;
+
+	if (g->mem.present) {
+		struct reach from = access_reach(x, &g->mem, 1u << to.base);
+
+		load_reg(e, size, R15, &from);
+		store_reg(e, size, R15, &to);
+	} else if (g->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		EMIT(e, (size == 8 ? 0x48 : 0x40) | to.base >> 3, 0xc7); /* mov [to], imm32 */
+		emit_modrm_mem(e, 0, to.base, to.disp);
+		emit32(e, (uint32_t)g->op[0].imm.value.s);
+	} else {
+		store_reg(e, size, rewrite_read(x, ZydisRegisterGetId(g->op[0].reg.value), R15), &to);
+	}
+	move_rsp(x, g->stack_step);
+}
+
+static void pop(struct bt_xlat *x, const struct guest_insn *g)
+{
+	struct reach from = access_reach(x, &g->stack, 0);
+	int reg = ZydisRegisterGetId(g->op[0].reg.value);
+	unsigned to = bt_host_reg[reg];
+
+	load_reg(&x->e, g->stack.size, to == NO_HOST ? R15 : to, &from);
+	if (to == NO_HOST)
+		emit_store_gs(&x->e, R15, GS(gpr) + 8 * (size_t)reg);
+	if (reg != R_RSP)
+		move_rsp(x, g->stack_step);
+}
+
+static void leave(struct bt_xlat *x, const struct guest_insn *g)
+{
+	struct reach from = access_reach(x, &g->stack, 0);
+
+	emit_lea(&x->e, !(x->key & BT_KEY_32), R12, RBP, g->stack.size);
+	load_reg(&x->e, g->stack.size, RBP, &from);
+}
+
+static void pushf(struct bt_xlat *x, const struct guest_insn *g)
+{
+	struct reach to = access_reach(x, &g->stack, 0);
+	struct emit *e = &x->e;
+	unsigned temp = to.base == R14 ? R13 : R14;
+
+	flags_slot(x);
+	access_forget_host(x, temp);
+	EMIT(e, 0x44, 0x8b, 0x7c, 0x24, 0xf8); /* mov r15d, [rsp - 8] */
+	EMIT(e, 0x41, 0x81, 0xe7);             /* and r15d, */
+	emit32(e, ISA_FLAGS);
+	emit_load_gs(e, temp, GS(cpu));
+	EMIT(e, 0x4d, 0x0b, 0xb8 | (temp & 7)); /* or r15, [temp + rflags] */
+	emit32(e, offsetof(struct cpu, rflags));
+	EMIT(e, 0x49, 0x81, 0xe7); /* and r15, ~(RF | VM) */
+	emit32(e, (uint32_t)~(RFLAGS_RF | RFLAGS_VM));
+	store_reg(e, 8, R15, &to);
+	move_rsp(x, g->stack_step);
+}
+
+/* op dword [cpu + off], imm; n: 1 OR, 4 AND. Uses R15. */
+static void alter_cpu(struct bt_xlat *x, unsigned n, size_t off, uint32_t imm)
+{
+	struct emit *e = &x->e;
+
+	flags_free(x);
+	emit_load_gs(e, R15, GS(cpu));
+	EMIT(e, 0x41, 0x81, 0x87 | n << 3);
+	emit32(e, (uint32_t)off);
+	emit32(e, imm);
+}
+
+static void sti(struct bt_xlat *x, const struct guest_insn *g)
+{
+	struct bt_site *s;
+
+	/* With something pending the interpreter does it, and takes that after the next instruction. */
+	flags_free(x);
+	s = xlat_site(x, g, SITE_INSN);
+	emit_load_gs(&x->e, R15, GS(cpu));
+	EMIT(&x->e, 0x41, 0x83, 0xbf); /* cmp dword [r15 + attention], 0 */
+	emit32(&x->e, offsetof(struct cpu, attention));
+	emit8(&x->e, 0);
+	xlat_pending(x, PENDING_SITE, emit_jcc_later(&x->e, 5))->site = s;
+	alter_cpu(x, 1, offsetof(struct cpu, rflags), RFLAGS_IF);
+}
+
+static void smap(struct bt_xlat *x, bool ac)
+{
+	alter_cpu(x, ac ? 1 : 4, offsetof(struct cpu, rflags),
+	          ac ? (uint32_t)RFLAGS_AC : (uint32_t)~RFLAGS_AC);
+	x->mode = ac ? MMU_KERNEL_AC : MMU_KERNEL;
+	access_forget(x);
+}
+
+static void swapgs(struct bt_xlat *x)
+{
+	struct emit *e = &x->e;
+	const uint32_t off = offsetof(struct cpu, msr.kernel_gs_base);
+
+	access_forget(x);
+	emit_load_gs(e, R15, GS(cpu));
+	emit_load_gs(e, R14, GS(seg_base[1]));
+	EMIT(e, 0x4d, 0x8b, 0xaf); /* mov r13, [r15 + off] */
+	emit32(e, off);
+	EMIT(e, 0x4d, 0x89, 0xb7); /* mov [r15 + off], r14 */
+	emit32(e, off);
+	emit_store_gs(e, R13, GS(seg_base[1]));
+}
+
+/* Target of an indirect jump or call into R14; false for a direct one. */
+static bool load_target(struct bt_xlat *x, const struct guest_insn *g)
+{
+	unsigned size = x->key & BT_KEY_32 ? 4 : 8;
+	struct emit *e = &x->e;
+
+	if (g->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+		return false;
+	if (g->mem.present) {
+		struct reach r = access_reach(x, &g->mem, 1u << R13);
+
+		load_reg(e, size, R14, &r);
+	} else {
+		unsigned reg = rewrite_read(x, ZydisRegisterGetId(g->op[0].reg.value), R14);
+
+		if (size == 8)
+			emit_mov_rr(e, R14, reg);
+		else
+			EMIT(e, 0x41 | (reg & 8) >> 1, 0x89, 0xc6 | (reg & 7) << 3);
+	}
+	access_forget_host(x, R14);
+	return true;
+}
+
+static void jmp(struct bt_xlat *x, const struct guest_insn *g)
+{
+	if (!load_target(x, g)) {
+		flow_exit(x, g->target, -1);
+		return;
+	}
+	flags_slot(x);
+	flow_indirect(x, g, 0);
+}
+
+static void call(struct bt_xlat *x, const struct guest_insn *g)
+{
+	struct emit *e = &x->e;
+	bool indirect = load_target(x, g);
+	struct reach to = access_reach(x, &g->stack, indirect ? 1u << R14 : 0);
+
+	emit_load_gs(e, R15, GS(pc));
+	emit_lea(e, !(x->key & BT_KEY_32), R15, R15, g->off + g->len);
+	store_reg(e, g->stack.size, R15, &to);
+	move_rsp(x, g->stack_step);
+	if (!indirect) {
+		flow_exit(x, g->target, -1);
+		return;
+	}
+	flags_slot(x);
+	flow_indirect(x, g, g->stack.size);
+}
+
+static void ret(struct bt_xlat *x, const struct guest_insn *g)
+{
+	struct reach from = access_reach(x, &g->stack, 0);
+	int32_t extra = g->z.operand_count_visible ? (int32_t)g->op[0].imm.value.u : 0;
+
+	load_reg(&x->e, g->stack.size, R14, &from);
+	move_rsp(x, g->stack_step + extra);
+	flags_slot(x);
+	flow_indirect(x, g, -(g->stack_step + extra));
+}
+
+static void insn(struct bt_xlat *x, const struct guest_insn *g)
+{
+	switch (g->class) {
+	case ISA_PLAIN:
+	case ISA_DIVIDE:
+	case ISA_VECTOR:
+		plain(x, g);
+		break;
+	case ISA_NOTHING:
+		break;
+	case ISA_LEA:
+		lea(x, g);
+		break;
+	case ISA_PUSH:
+		push(x, g);
+		break;
+	case ISA_POP:
+		pop(x, g);
+		break;
+	case ISA_LEAVE:
+		leave(x, g);
+		break;
+	case ISA_PUSHF:
+		pushf(x, g);
+		break;
+	case ISA_CLI:
+		alter_cpu(x, 4, offsetof(struct cpu, rflags), (uint32_t)~RFLAGS_IF);
+		break;
+	case ISA_STI:
+		sti(x, g);
+		break;
+	case ISA_STAC:
+		smap(x, true);
+		break;
+	case ISA_CLAC:
+		smap(x, false);
+		break;
+	case ISA_SWAPGS:
+		swapgs(x);
+		break;
+	case ISA_JCC:
+		flags_host(x);
+		flow_exit(x, g->target, (int)isa_condition(&g->z));
+		break;
+	case ISA_JMP:
+		jmp(x, g);
+		break;
+	case ISA_CALL:
+		call(x, g);
+		break;
+	case ISA_RET:
+		ret(x, g);
+		break;
+	default:
+		other(x, g);
+		break;
+	}
+}
+
+static bool ends(const struct guest_insn *g)
+{
+	return g->class == ISA_JMP || g->class == ISA_CALL || g->class == ISA_RET ||
+	       g->class == ISA_OTHER_END;
+}
+
+static bool has_site(const struct guest_insn *g)
+{
+	return (g->mem.present && g->class != ISA_LEA) || g->stack.present || g->class == ISA_OTHER ||
+	       g->class == ISA_OTHER_END || g->class == ISA_VECTOR || g->class == ISA_DIVIDE ||
+	       g->class >= ISA_CLI;
+}
+
+/* Which entry the body is written for: what happens to the flags first. */
+static enum { BODY_HOST, BODY_SLOT, BODY_ANY } choose_body(const struct bt_xlat *x)
+{
+	for (unsigned n = 0; n < x->nr; n++) {
+		const struct guest_insn *g = &x->insn[n];
+		bool site = has_site(g);
+
+		if (site)
+			return BODY_SLOT;
+		if (g->flags.reads || g->class == ISA_JCC || ends(g))
+			return BODY_HOST;
+		if (g->flags.writes_all)
+			return BODY_ANY;
+	}
+	return BODY_HOST;
+}
+
+/* With the body for the host's flags, the entry for the slot restores them. */
+static void entries(struct bt_xlat *x)
+{
+	struct bt_block *k = x->block;
+	int body = choose_body(x);
+
+	x->flags = body == BODY_SLOT ? BT_FLAGS_SLOT : BT_FLAGS_HOST;
+	k->entry_host = k->entry_slot = emit_offset(&x->e);
+	if (body == BODY_ANY)
+		return;
+	if (body == BODY_SLOT)
+		emit_save_flags(&x->e);
+	else
+		flags_restore(&x->e);
+	*(body == BODY_SLOT ? &k->entry_slot : &k->entry_host) = emit_offset(&x->e);
+}
+
+static bool has_room(const struct bt_xlat *x)
+{
+	return x->nr_sites < XLAT_SITES - 8 && x->nr_exits < XLAT_EXITS - 4 &&
+	       x->nr_pending < XLAT_PENDING - 16;
+}
+
+static void body(struct bt_xlat *x)
+{
+	const struct guest_insn *g = NULL;
+
+	for (x->at = 0; x->at < x->nr && has_room(x); x->at++) {
+		unsigned first_site = x->nr_sites;
+
+		g = &x->insn[x->at];
+		flags_keep(x, g);
+		insn(x, g);
+		flags_done(x, g);
+		set_resume(x, g, first_site);
+		access_insn_done(x, g);
+	}
+	x->nr = x->at;
+	if (!ends(g))
+		flow_exit(x, g->off + g->len, -1);
+	else if (g->class == ISA_OTHER_END)
+		flow_exit(x, g->off + g->len, -1);
+}
+
+static void finish(struct bt_xlat *x, const uint8_t *host)
+{
+	struct bt_block *k = x->block;
+	const struct guest_insn *last = &x->insn[x->nr - 1];
+
+	flow_finish(x);
+	k->nr_sites = (uint16_t)x->nr_sites;
+	k->nr_exits = (uint16_t)x->nr_exits;
+	k->nr_windows = (uint16_t)x->nr_windows;
+	k->nr_insns = (uint16_t)x->nr;
+	k->bytes = (uint16_t)(last->off + last->len - x->insn[0].off);
+	k->exit = cache_meta(x->seg, x->nr_exits * sizeof(*k->exit));
+	memcpy(k->exit, x->exit, x->nr_exits * sizeof(*k->exit));
+	for (unsigned n = 0; n < x->nr_exits; n++)
+		k->exit[n].from = k;
+	k->window = cache_meta(x->seg, x->nr_windows * sizeof(*k->window));
+	memcpy(k->window, x->window, x->nr_windows * sizeof(*k->window));
+	flow_finish_exits(x);
+	k->end = emit_offset(&x->e);
+	k->granules = mem_granules(host, k->bytes);
+	k->hash = cache_hash_bytes(x->copy, k->bytes);
+}
+
+static void begin(struct bt_xlat *x, const uint8_t *host, uint32_t key)
+{
+	struct bt *b = x->b;
+	struct bt_segment *s = cache_room(b);
+
+	x->seg = s;
+	x->key = key;
+	x->mode = key & BT_KEY_MMU;
+	x->user = key & BT_KEY_CPL3;
+	x->e = (struct emit){ .p = b->cache->write + s->code_used, .base = b->cache->write };
+	x->block = cache_meta(s, sizeof(*x->block));
+	*x->block = (struct bt_block){ .host = host, .key = key, .start = s->code_used };
+	x->site = x->block->site = cache_meta(s, 0);
+	x->nr_sites = x->nr_exits = x->nr_pending = x->nr_windows = 0;
+	x->recipe.op = RECIPE_NONE;
+	x->sse_checked = x->avx_checked = false;
+	x->cached[0] = (struct cached){ .host = R14 };
+	x->cached[1] = (struct cached){ .host = R13 };
+}
+
+/* Translates a copy of the bytes; watches them; and if they have changed until then, does it again. */
+struct bt_block *translate(struct bt *b, const uint8_t *host, unsigned off, uint32_t key)
+{
+	struct bt_xlat *x = b->xlat;
+	unsigned avail = (unsigned)(PAGE_SIZE - off);
+
+	for (;;) {
+		memcpy(x->copy, host, avail);
+		x->key = key;
+		x->user = key & BT_KEY_CPL3;
+		scan_block(x, x->copy, avail, off);
+		if (!x->nr)
+			return NULL;
+		begin(x, host, key);
+		entries(x);
+		body(x);
+		x->seg->meta_used += (x->nr_sites * sizeof(struct bt_site) + 15) & ~15ul;
+		finish(x, host);
+		world_watch(b, host, x->block->granules);
+		cache_insert(b, x->seg, x->block);
+		if (likely(cache_hash_bytes(host, x->block->bytes) == x->block->hash))
+			break;
+		cache_invalidate(b, host, x->block->granules);
+	}
+	world_doubt(b, x->block);
+	return x->block;
+}
+
+/* Extensions of the general registers that have a CPUID bit; what is not here is always there. */
+static const struct {
+	uint16_t set;
+	uint8_t reg, bit;
+	uint32_t leaf;
+} extensions[] = {
+	{ ZYDIS_ISA_SET_BMI1, 1, 3, 7 },      { ZYDIS_ISA_SET_BMI2, 1, 8, 7 },
+	{ ZYDIS_ISA_SET_ADOX_ADCX, 1, 19, 7 }, { ZYDIS_ISA_SET_MOVBE, 2, 22, 1 },
+	{ ZYDIS_ISA_SET_LZCNT, 2, 5, 0x80000001 }, { ZYDIS_ISA_SET_SSE42, 2, 20, 1 },
+	{ ZYDIS_ISA_SET_CMPXCHG16B, 2, 13, 1 },
+};
+
+int translate_new(struct bt *b)
+{
+	struct bt_xlat *x = calloc(1, sizeof(*x));
+	uint32_t regs[4];
+
+	if (!x)
+		return -ENOMEM;
+	b->xlat = x;
+	x->b = b;
+	x->bmi2 = __builtin_cpu_supports("bmi2");
+	ZydisDecoderInit(&x->decoder64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	ZydisDecoderInit(&x->decoder32, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+	memset(x->offers, true, sizeof(x->offers));
+	native_list_offers(b->cpu, x->offers);
+	for (unsigned n = 0; n < ARRAY_SIZE(extensions); n++) {
+		cpuid_query(b->cpu, extensions[n].leaf, 0, regs);
+		x->offers[extensions[n].set] = regs[extensions[n].reg] >> extensions[n].bit & 1;
+	}
+	return 0;
+}
+
+void translate_free(struct bt *b)
+{
+	free(b->xlat);
+	b->xlat = NULL;
+}

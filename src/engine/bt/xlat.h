@@ -1,0 +1,150 @@
+/*
+ * One translation in progress: what scan.c finds, and what access.c, rewrite.c, flow.c and
+ * translate.c make of it. Private to src/engine/bt.
+ */
+#pragma once
+
+#include "engine/bt/cache.h"
+#include "engine/bt/emit.h"
+#include "engine/bt/stubs.h"
+#include "isa/isa.h"
+
+#define XLAT_INSNS   64
+#define XLAT_SITES   384
+#define XLAT_EXITS   80
+#define XLAT_PENDING 400
+#define INSN_MAX     15
+
+#define NO_REG (-1)
+#define REG_PC (-2) /* the base of a RIP-relative operand */
+
+/* An operand in memory, by guest register numbers. */
+struct operand {
+	bool present;
+	int8_t base, index; /* NO_REG, REG_PC */
+	uint8_t scale;      /* shift */
+	uint8_t asize;      /* bytes */
+	int8_t seg;         /* 0 FS, 1 GS, NO_REG: base 0 */
+	int64_t disp;       /* for REG_PC relative to the page */
+	uint16_t size;      /* bytes accessed */
+	bool read, write;
+};
+
+struct guest_insn {
+	ZydisDecodedInstruction z;
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+	enum isa_class class;
+	struct isa_flags flags;
+	uint16_t off; /* in the page */
+	uint8_t len;
+	const uint8_t *bytes;
+	struct operand mem;   /* the explicit memory operand */
+	struct operand stack; /* what a stack instruction accesses besides */
+	int8_t stack_step;    /* that RSP changes by; imm of RET not counted */
+	uint32_t writes;      /* general registers written, a mask */
+	int64_t target;       /* of a direct branch, relative to the page */
+};
+
+/* A scratch register that holds the host address of guest register `base` plus `bias`; good for
+ * offsets lo to hi from base. */
+struct cached {
+	bool valid;
+	uint8_t host; /* R13 or R14 */
+	int8_t base;
+	int64_t lo, hi, bias;
+	bool write;
+	unsigned used; /* when: the older gives way */
+};
+
+enum pending_kind { PENDING_ACCESS, PENDING_SITE, PENDING_EXIT, PENDING_CROSS };
+
+/* Code out of line, to be written behind the block. */
+struct pending {
+	enum pending_kind kind;
+	uint8_t *jump; /* displacement to aim here */
+	struct bt_site *site;
+	unsigned exit;
+	/* PENDING_ACCESS */
+	struct operand operand;
+	unsigned address;
+	/* PENDING_CROSS: as at the jump */
+	enum bt_flags flags;
+	struct bt_recipe recipe;
+	int64_t target;
+	uint8_t mode;
+};
+
+struct bt_xlat {
+	struct bt *b;
+	struct emit e;
+	struct bt_segment *seg;
+	struct bt_block *block;
+	uint32_t key;
+	uint8_t mode; /* MMU_*, follows STAC and CLAC */
+	bool user;
+	unsigned nr, at; /* instructions; the one being translated */
+	struct guest_insn insn[XLAT_INSNS];
+	enum bt_flags flags;
+	struct bt_recipe recipe;
+	struct cached cached[2];
+	unsigned clock;
+	bool sse_checked, avx_checked;
+	bool bmi2;           /* of the host */
+	uint32_t insn_start; /* offset of the rewritten instruction, behind what it needed */
+	unsigned nr_sites, nr_exits, nr_pending, nr_windows;
+	struct bt_site *site; /* in the segment's tables */
+	struct bt_exit exit[XLAT_EXITS];
+	struct bt_window window[XLAT_EXITS];
+	struct pending pending[XLAT_PENDING];
+	ZydisDecoder decoder64, decoder32;
+	bool offers[ZYDIS_ISA_SET_MAX_VALUE + 1];
+	uint8_t copy[PAGE_SIZE + 16]; /* the bytes of the block as they were read */
+};
+
+/* scan.c: fills insn[] from the bytes at host (avail of them), which lie at off in their page. */
+void scan_block(struct bt_xlat *x, const uint8_t *bytes, unsigned avail, unsigned off);
+/* Value added to guest register reg by an instruction; false when it is not a constant. */
+bool scan_step(const struct guest_insn *g, int reg, int64_t *step);
+
+/* access.c */
+/* The host register and displacement that reach an operand; checks it first unless a cached register
+ * covers it. Registers in `avoid` (mask) are not used. */
+struct reach {
+	uint8_t base;
+	int32_t disp;
+};
+struct reach access_reach(struct bt_xlat *x, const struct operand *o, uint32_t avoid);
+void access_forget(struct bt_xlat *x);             /* all cached registers */
+void access_forget_host(struct bt_xlat *x, unsigned host);
+void access_insn_done(struct bt_xlat *x, const struct guest_insn *g); /* registers have changed */
+/* Linear address of an operand into a host register; uses R15. */
+void access_address(struct bt_xlat *x, const struct operand *o, unsigned to);
+
+/* flags.c */
+void flags_free(struct bt_xlat *x);  /* the host's may be clobbered next */
+void flags_host(struct bt_xlat *x);  /* the guest's are wanted in the host's */
+void flags_slot(struct bt_xlat *x);  /* in the slot, the host's may be clobbered */
+/* Before an instruction that destroys what a recipe needs: makes the flags. */
+void flags_keep(struct bt_xlat *x, const struct guest_insn *g);
+void flags_done(struct bt_xlat *x, const struct guest_insn *g); /* it has been executed natively */
+void flags_restore(struct emit *e);  /* from slot to host; uses R15 */
+void flags_emit_recipe(struct bt_xlat *x, const struct bt_recipe *r);
+
+/* rewrite.c: the instruction itself, its operands moved. */
+bool rewrite_possible(const struct guest_insn *g);
+void rewrite_insn(struct bt_xlat *x, const struct guest_insn *g, const struct reach *r);
+/* Guest register into a host register that can be read; loads into temp those that live in memory. */
+unsigned rewrite_read(struct bt_xlat *x, int reg, unsigned temp);
+
+/* flow.c */
+void flow_exit(struct bt_xlat *x, int64_t target, int cc); /* cc < 0: always */
+void flow_indirect(struct bt_xlat *x, const struct guest_insn *g, int undo); /* to R14 */
+void flow_finish(struct bt_xlat *x);       /* everything out of line but the stubs of exits, */
+void flow_finish_exits(struct bt_xlat *x); /* which need block->exit */
+
+/* translate.c */
+struct bt_site *xlat_site(struct bt_xlat *x, const struct guest_insn *g, unsigned kind);
+struct pending *xlat_pending(struct bt_xlat *x, enum pending_kind kind, uint8_t *jump);
+struct bt_block *translate(struct bt *b, const uint8_t *host, unsigned off, uint32_t key);
+int translate_new(struct bt *b);
+void translate_free(struct bt *b);
