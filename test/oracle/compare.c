@@ -133,9 +133,10 @@ const char *oracle_excuse(const struct oracle_state *in, const ZydisDecodedInstr
 		if (diff == DIFF_EXCEPTION && native->vector == EXC_PF && engine->vector == EXC_PF)
 			return "which of the bytes that are not mapped CR2 names";
 		break;
-	case ZYDIS_MNEMONIC_CALL:
-		if (diff == DIFF_EXCEPTION && native->vector != EXC_BP && engine->vector != EXC_BP)
-			return "CALL: AMD pushes before it looks at the target, Intel after";
+	case ZYDIS_MNEMONIC_MOVBE:
+		if (diff == DIFF_EXCEPTION && native->vector == EXC_GP && engine->vector == EXC_SS)
+			return "MOVBE with CS prefix before 66: Intel no longer knows it is the "
+			       "stack's";
 		break;
 	case ZYDIS_MNEMONIC_MASKMOVQ:
 		if (diff == DIFF_X87 && native->vector != EXC_BP)
