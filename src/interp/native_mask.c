@@ -4,6 +4,7 @@
  * is in them, so none runs natively.
  */
 #include <string.h>
+#include "cpu/cpuid.h"
 #include "interp/native.h"
 
 struct lanes {
@@ -94,6 +95,17 @@ static gva_t gather_address(struct cpu *c, const struct insn *i, unsigned n, uns
 	return offset;
 }
 
+/* SDM 2C VGATHERDPS: sign bits become whole lanes first. Only who sees a fault can tell, so AMD's
+ * processors need not. */
+static void widen_mask(struct cpu *c, const struct insn *i)
+{
+	for (unsigned n = 0; n * i->imm < i->opsize; n++)
+		memset(lane(c, i->aux, n, i->imm), selected(c, i->aux, n, i->imm) ? 0xff : 0,
+		       i->imm);
+	if (i->opsize == 16)
+		clear_high(c, i->aux);
+}
+
 /*
  * Each lane that has been loaded is committed and its mask cleared at once, so that after a fault
  * in the middle the instruction starts again where it was (SDM 2C VGATHERDPS).
@@ -104,6 +116,8 @@ static void gather(struct cpu *c, const struct insn *i)
 	struct lanes l = { i->opsize / wide, i->imm };
 
 	check_avx(c);
+	if (!cpuid_is_amd(c->cpuid))
+		widen_mask(c, i);
 	for (unsigned n = 0; n < l.count; n++) {
 		uint64_t value;
 
@@ -142,8 +156,8 @@ insn_fn native_pick_gather(const struct op_decode *d, struct insn *i)
 
 /* ---- MASKMOVDQU, MASKMOVQ: bytes of dst to DS:[rDI] where src has bit 7 set ---- */
 
-/* Whether bytes that are not selected may fault is up to the processor; AMD's checks all of them.
- */
+/* Whether bytes that are not selected may fault is up to the processor (SDM 2B MASKMOVDQU). AMD's
+ * and Intel's check all of them, Intel's the second half of 16 first. */
 static void store_bytes(struct cpu *c, const struct insn *i, const uint8_t *data,
                         const uint8_t *mask, unsigned bytes)
 {
@@ -152,6 +166,8 @@ static void store_bytes(struct cpu *c, const struct insn *i, const uint8_t *data
 	                                  : (uint16_t)c->rdi;
 	gva_t va = access_linear(c, i->seg, offset, bytes, true);
 
+	if (bytes == 16 && !cpuid_is_amd(c->cpuid))
+		mmu_probe(c, va + 8, 8, MMU_WRITE, i->seg);
 	mmu_probe(c, va, bytes, MMU_WRITE, i->seg);
 	for (unsigned n = 0; n < bytes; n++)
 		if (mask[n] & 0x80)
@@ -169,11 +185,9 @@ static void maskmovdqu(struct cpu *c, const struct insn *i)
 
 static void maskmovq(struct cpu *c, const struct insn *i)
 {
-	unsigned top = fpu_top(c);
-
 	check_mmx(c);
-	store_bytes(c, i, fpu_st(c, (i->dst - top) & 7), fpu_st(c, (i->src - top) & 7), 8);
-	native_enter_mmx(c);
+	native_enter_mmx(c); /* with both vendors even when the store faults */
+	store_bytes(c, i, fpu_st(c, i->dst), fpu_st(c, i->src), 8);
 }
 
 insn_fn native_pick_maskmov(const struct op_decode *d, struct insn *i)
