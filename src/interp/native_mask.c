@@ -156,22 +156,31 @@ insn_fn native_pick_gather(const struct op_decode *d, struct insn *i)
 
 /* ---- MASKMOVDQU, MASKMOVQ: bytes of dst to DS:[rDI] where src has bit 7 set ---- */
 
+static gva_t address_from(struct cpu *c, const struct insn *i, unsigned at, unsigned bytes)
+{
+	uint64_t offset = c->rdi + at;
+
+	if (i->asize != 8)
+		offset = i->asize == 4 ? (uint32_t)offset : (uint16_t)offset;
+	return access_linear(c, i->seg, offset, bytes, true);
+}
+
 /* Whether bytes that are not selected may fault is up to the processor (SDM 2B MASKMOVDQU). AMD's
- * and Intel's check all of them, Intel's the second half of 16 first. */
+ * and Intel's check all of them; to Intel's, 16 bytes are two operands, the second of which comes
+ * first. */
 static void store_bytes(struct cpu *c, const struct insn *i, const uint8_t *data,
                         const uint8_t *mask, unsigned bytes)
 {
-	uint64_t offset = i->asize == 8   ? c->rdi
-	                  : i->asize == 4 ? (uint32_t)c->rdi
-	                                  : (uint16_t)c->rdi;
-	gva_t va = access_linear(c, i->seg, offset, bytes, true);
+	unsigned part = cpuid_is_amd(c->cpuid) ? bytes : 8;
+	gva_t va[2];
 
-	if (bytes == 16 && !cpuid_is_amd(c->cpuid))
-		mmu_probe(c, va + 8, 8, MMU_WRITE, i->seg);
-	mmu_probe(c, va, bytes, MMU_WRITE, i->seg);
+	for (unsigned k = bytes / part; k--;) {
+		va[k] = address_from(c, i, k * part, part);
+		mmu_probe(c, va[k], part, MMU_WRITE, i->seg);
+	}
 	for (unsigned n = 0; n < bytes; n++)
 		if (mask[n] & 0x80)
-			store8(c, va + n, data[n], i->seg);
+			store8(c, va[n / part] + n % part, data[n], i->seg);
 }
 
 static void maskmovdqu(struct cpu *c, const struct insn *i)
