@@ -112,6 +112,16 @@ static bool same_page_faults(const struct oracle_state *a, const struct oracle_s
 	       comparable_error(a) == comparable_error(b) && !((a->cr2 ^ b->cr2) & PAGE_MASK);
 }
 
+static bool stack_or_gp(const struct oracle_state *s)
+{
+	return s->vector == EXC_SS || s->vector == EXC_GP;
+}
+
+static bool op_prefix_and_rex_w(const ZydisDecodedInstruction *z)
+{
+	return z->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE && z->raw.rex.W;
+}
+
 /*
  * Results that the manuals leave open and where processors in fact differ. Found by reducing a
  * difference to one instruction, so a rule sees exactly that one.
@@ -141,9 +151,13 @@ const char *oracle_excuse(const struct oracle_state *in, const ZydisDecodedInstr
 			return "which of the bytes that are not mapped CR2 names";
 		break;
 	case ZYDIS_MNEMONIC_MOVBE:
-		if (diff == DIFF_EXCEPTION && native->vector == EXC_GP && engine->vector == EXC_SS)
-			return "MOVBE with CS prefix before 66: Intel no longer knows it is the "
-			       "stack's";
+		if (op_prefix_and_rex_w(z) && diff == DIFF_EXCEPTION && stack_or_gp(native) &&
+		    stack_or_gp(engine))
+			return "MOVBE with 66 and REX.W: Intel minds segment prefixes in #SS or "
+			       "#GP";
+		if (op_prefix_and_rex_w(z) && diff == DIFF_MEMORY && native->vector == EXC_PF)
+			return "MOVBE with 66 and REX.W: Intel stores one half before the other "
+			       "faults";
 		break;
 	case ZYDIS_MNEMONIC_FSTP:
 	case ZYDIS_MNEMONIC_FBSTP:
