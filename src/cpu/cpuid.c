@@ -1,7 +1,8 @@
 /*
- * The leaves of the "host" model. Identity (vendor, family, brand, caches) is the host's; features
- * are cpuid_features.c's; topology is ours: N cores of one thread in one package, APIC ids 0 to
- * N-1, told alike by leaves 1, 4 and 0xb and by AMD's 0x80000008, 0x8000001d and 0x8000001e.
+ * The leaves of the "host" model. Identity (vendor, family, brand, caches) is the host's, but see
+ * signature(); features are cpuid_features.c's; topology is ours: N cores of one thread in one
+ * package, APIC ids 0 to N-1, told alike by leaves 1, 4 and 0xb and by AMD's 0x80000008, 0x8000001d
+ * and 0x8000001e.
  *
  * Time: the crystal of leaf 0x15 runs at 1 GHz, as our local APIC's timer does, and the ratio makes
  * the TSC frequency of it; the hypervisor leaves of Linux's Documentation/virt/kvm/x86/cpuid.rst
@@ -23,9 +24,11 @@
 #define LEAF1_ECX_OSXSAVE   BIT(27)
 #define LEAF1_EDX_HTT       BIT(28)
 #define LEAF1_ECX_AVX       BIT(28)
+#define LEAF7_EBX_AVX512F   BIT(16)
 #define LEAF7_ECX_OSPKE     BIT(4)
 #define EXT1_ECX_CMP_LEGACY BIT(1)
 
+#define SKYLAKE          0x506e3u
 #define CRYSTAL_HZ       1000000000u
 #define APIC_KHZ         1000000u
 #define KVM_LEAF         0x40000000u
@@ -89,6 +92,21 @@ static const uint32_t *find_leaf(const struct cpuid_model *m, uint32_t leaf, uin
 	return NULL;
 }
 
+/*
+ * Family, model and stepping. An Intel processor with AVX-512 is shown as the youngest one without
+ * it that has no extension the host may lack: Skylake, 06_5EH. There are programs that go by the
+ * model and not by the features, first of all those with clones of functions that GCC chooses among
+ * ("arch=skylake-avx512"): on the host's own model they execute AVX-512, which we hide.
+ */
+static uint32_t signature(const struct cpuid_model *m)
+{
+	uint32_t host[4], features[4];
+
+	cpuid_host(1, 0, host);
+	cpuid_host(7, 0, features);
+	return !m->amd && features[EBX] & LEAF7_EBX_AVX512F ? SKYLAKE : host[EAX];
+}
+
 static void add_basic(struct cpuid_model *m)
 {
 	uint32_t host[4], *r;
@@ -97,7 +115,7 @@ static void add_basic(struct cpuid_model *m)
 	r[EAX] = 0x16;
 	cpuid_host(1, 0, host);
 	r = add_features(m, 1, 0);
-	r[EAX] = host[EAX];
+	r[EAX] = signature(m);
 	r[EBX] = (host[EBX] & 0xff00) | (1u << m->id_bits) << 16; /* CLFLUSH size, id space */
 	if (m->vcpus > 1)
 		r[EDX] |= LEAF1_EDX_HTT;

@@ -42,6 +42,21 @@ static inline bool flag_pf(const struct cpu *c)
 	return !__builtin_parity((uint8_t)c->flag_res ^ ((c->flag_aux & AUX_PDB) >> 8));
 }
 
+/* The six arithmetic flags as they are kept, to put them back. */
+struct flags_saved {
+	uint64_t res;
+	uint32_t aux;
+};
+static inline struct flags_saved flags_save(const struct cpu *c)
+{
+	return (struct flags_saved){ c->flag_res, c->flag_aux };
+}
+static inline void flags_restore(struct cpu *c, struct flags_saved s)
+{
+	c->flag_res = s.res;
+	c->flag_aux = s.aux;
+}
+
 /* Takes the six arithmetic flags from rflags. */
 static inline void flags_set_arith(struct cpu *c, uint64_t rflags)
 {

@@ -10,6 +10,10 @@
 #define ADDRESS_REG(a)   ((a)&0xfc)
 #define RESET_OFFSET     1 /* of 0xcf9 */
 
+/* Offset in the memory window. */
+#define MEMORY_DEVFN(off) ((uint8_t)((off) >> 12))
+#define MEMORY_REG(off)   ((unsigned)((off)&0xfff))
+
 /* Configuration header, PCI 3.0 6.1 */
 #define REG_VENDOR    0x00
 #define REG_DEVICE    0x02
@@ -69,24 +73,18 @@ static struct pci_function *find_function(const struct pci_host *h)
 	return h->function[ADDRESS_DEVFN(h->address)];
 }
 
-static uint64_t read_data(void *dev, uint64_t off, unsigned size)
+static uint64_t read_config(const struct pci_function *f, unsigned reg, unsigned size)
 {
-	const struct pci_host *h = dev;
-	const struct pci_function *f = find_function(h);
 	uint64_t value = 0;
 
 	if (!f)
 		return UINT64_MAX; /* master abort */
-	memcpy(&value, &f->config[ADDRESS_REG(h->address) + off], size);
+	memcpy(&value, &f->config[reg], size);
 	return value;
 }
 
-static void write_data(void *dev, uint64_t off, unsigned size, uint64_t value)
+static void write_config(struct pci_function *f, unsigned reg, unsigned size, uint64_t value)
 {
-	struct pci_host *h = dev;
-	struct pci_function *f = find_function(h);
-	unsigned reg = ADDRESS_REG(h->address) + (unsigned)off;
-
 	if (!f)
 		return;
 	for (unsigned i = reg; i < reg + size; i++, value >>= 8)
@@ -94,9 +92,47 @@ static void write_data(void *dev, uint64_t off, unsigned size, uint64_t value)
 		        (uint8_t)((f->config[i] & ~f->writable[i]) | (value & f->writable[i]));
 }
 
+static uint64_t read_data(void *dev, uint64_t off, unsigned size)
+{
+	const struct pci_host *h = dev;
+
+	return read_config(find_function(h), ADDRESS_REG(h->address) + (unsigned)off, size);
+}
+
+static void write_data(void *dev, uint64_t off, unsigned size, uint64_t value)
+{
+	struct pci_host *h = dev;
+
+	write_config(find_function(h), ADDRESS_REG(h->address) + (unsigned)off, size, value);
+}
+
 const struct bus_ops pci_host_data_ops = {
 	.read = read_data,
 	.write = write_data,
+	.max_size = 4,
+};
+
+/* The function at an offset in the memory window; NULL beyond the registers that it has. */
+static struct pci_function *function_at(const struct pci_host *h, uint64_t off, unsigned size)
+{
+	if (MEMORY_REG(off) + size > PCI_CONFIG_BYTES)
+		return NULL;
+	return h->function[MEMORY_DEVFN(off)];
+}
+
+static uint64_t read_memory(void *dev, uint64_t off, unsigned size)
+{
+	return read_config(function_at(dev, off, size), MEMORY_REG(off), size);
+}
+
+static void write_memory(void *dev, uint64_t off, unsigned size, uint64_t value)
+{
+	write_config(function_at(dev, off, size), MEMORY_REG(off), size, value);
+}
+
+const struct bus_ops pci_host_config_ops = {
+	.read = read_memory,
+	.write = write_memory,
 	.max_size = 4,
 };
 

@@ -1,7 +1,8 @@
 /*
  * PCI configuration mechanism #1 (PCI Local Bus Specification 3.0, 3.2.2.3.2): an address port at
  * 0xcf8, a data port at 0xcfc, and one bus of functions, of which 00:00.0 is the host bridge
- * itself.
+ * itself. The same space again in memory, as PCI Express has it (Base Specification 3.0, 7.2.2):
+ * 4 KiB a function, of which ours implement the first 256 bytes.
  */
 #pragma once
 
@@ -11,6 +12,7 @@
 #define PCI_HOST_ADDRESS_LEN  4
 #define PCI_HOST_DATA_PORT    0xcfc
 #define PCI_HOST_DATA_LEN     4
+#define PCI_HOST_CONFIG_LEN   (PCI_FUNCTIONS * 0x1000ull)
 
 #define PCI_CONFIG_BYTES   256
 #define PCI_FUNCTIONS      256 /* of one bus: 32 devices of 8 functions */
@@ -34,6 +36,7 @@ struct pci_host {
 
 extern const struct bus_ops pci_host_address_ops;
 extern const struct bus_ops pci_host_data_ops;
+extern const struct bus_ops pci_host_config_ops;
 
 /* reset_ops (NULL for none) serves byte accesses to 0xcf9, at offset 0 of reset_dev. */
 void pci_host_init(struct pci_host *h, const struct bus_ops *reset_ops, void *reset_dev);

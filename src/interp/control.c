@@ -3,6 +3,7 @@
  * that the fault's RIP is the branch's own (SDM 3A 6.15, #GP).
  */
 #include "interp/ops.h"
+#include "cpu/cpuid.h"
 #include "interp/access.h"
 #include "interp/far.h"
 
@@ -56,14 +57,27 @@ static void jmp_indirect(struct cpu *c, const struct insn *i)
 	jump(c, i, target_operand(c, i));
 }
 
+/* A call to where there can be no code. The stack's faults come first; Intel's processors have even
+ * stored the return address by the time they look at the target, though RSP stays as it was. */
+static void refuse_call64(struct cpu *c)
+{
+	if (cpuid_is_amd(c->cpuid))
+		mmu_probe(c, c->rsp - 8, 8, MMU_WRITE, SEG_SS);
+	else
+		store64(c, c->rsp - 8, c->rip, SEG_SS);
+	cpu_raise(c, EXC_GP, 0);
+}
+
 static void call_to(struct cpu *c, const struct insn *i, uint64_t target)
 {
-	target = truncate(c, i, target);
-	check_target(c, target);
 	if (likely(c->mode == MODE_64)) {
+		if (unlikely(!access_canonical(c, target)))
+			refuse_call64(c);
 		store64(c, c->rsp - 8, c->rip, SEG_SS);
 		c->rsp -= 8;
 	} else {
+		target = truncate(c, i, target);
+		check_target(c, target);
 		stack_push(c, i->opsize, c->rip);
 	}
 	c->rip = target;

@@ -4,6 +4,7 @@
  * exception, which leaves everything but MXCSR as it was.
  */
 #include <string.h>
+#include "cpu/cpuid.h"
 #include "interp/native.h"
 
 /* Stack and physical order of the registers agree when TOP is 0. */
@@ -161,6 +162,19 @@ static void take_results(struct cpu *c, const struct insn *i, const struct nativ
 		flags_set_arith(c, f->rflags);
 }
 
+/* VCVTPS2PH to memory on Intel's processors: should the store fault, MXCSR has the conversion's
+ * flags by then. */
+void native_convert_store(struct cpu *c, const struct insn *i)
+{
+	const struct native_op *op = native_op(i);
+	struct native_frame *f = native_frame(c);
+	unsigned size = op->form.mem_size;
+
+	check_units(c, op->form.flags);
+	call_rounding(c, i, op, f, f->bounce);
+	native_write_out(c, access_ea(c, i, size, true), f->bounce, size, i->seg);
+}
+
 /* Everything else: stores, general registers, flags, MMX. opsize holds the general register's
  * number. */
 void native_any(struct cpu *c, const struct insn *i)
@@ -173,6 +187,9 @@ void native_any(struct cpu *c, const struct insn *i)
 	gva_t va = 0;
 
 	check_units(c, form->flags);
+	/* Intel's processors do this part of the transition to MMX before the store can fault. */
+	if (!(~form->flags & (FORM_MMX | FORM_STORE)) && !cpuid_is_amd(c->cpuid))
+		fpu_set_top(c, 0);
 	if (form->mem_size) {
 		va = access_ea(c, i, form->mem_size, form->flags & FORM_STORE);
 		check_align(c, va, form->mem_align);

@@ -100,6 +100,7 @@ void native_avx_rm(struct cpu *c, const struct insn *i);
 void native_avx_rr_rounding(struct cpu *c, const struct insn *i);
 void native_avx_rm_rounding(struct cpu *c, const struct insn *i);
 void native_any(struct cpu *c, const struct insn *i);
+void native_convert_store(struct cpu *c, const struct insn *i);
 
 /* native_pick.c, native_move.c, native_mask.c, native_x87.c: choose an instruction's routine. */
 insn_fn native_pick_vector(const struct op_decode *d, struct insn *i);

@@ -4,6 +4,7 @@
  * is in them, so none runs natively.
  */
 #include <string.h>
+#include "cpu/cpuid.h"
 #include "interp/native.h"
 
 struct lanes {
@@ -94,6 +95,17 @@ static gva_t gather_address(struct cpu *c, const struct insn *i, unsigned n, uns
 	return offset;
 }
 
+/* SDM 2C VGATHERDPS: sign bits become whole lanes first. Only who sees a fault can tell, so AMD's
+ * processors need not. */
+static void widen_mask(struct cpu *c, const struct insn *i)
+{
+	for (unsigned n = 0; n * i->imm < i->opsize; n++)
+		memset(lane(c, i->aux, n, i->imm), selected(c, i->aux, n, i->imm) ? 0xff : 0,
+		       i->imm);
+	if (i->opsize == 16)
+		clear_high(c, i->aux);
+}
+
 /*
  * Each lane that has been loaded is committed and its mask cleared at once, so that after a fault
  * in the middle the instruction starts again where it was (SDM 2C VGATHERDPS).
@@ -104,6 +116,8 @@ static void gather(struct cpu *c, const struct insn *i)
 	struct lanes l = { i->opsize / wide, i->imm };
 
 	check_avx(c);
+	if (!cpuid_is_amd(c->cpuid))
+		widen_mask(c, i);
 	for (unsigned n = 0; n < l.count; n++) {
 		uint64_t value;
 
@@ -142,20 +156,31 @@ insn_fn native_pick_gather(const struct op_decode *d, struct insn *i)
 
 /* ---- MASKMOVDQU, MASKMOVQ: bytes of dst to DS:[rDI] where src has bit 7 set ---- */
 
-/* Whether bytes that are not selected may fault is up to the processor; AMD's checks all of them.
- */
+static gva_t address_from(struct cpu *c, const struct insn *i, unsigned at, unsigned bytes)
+{
+	uint64_t offset = c->rdi + at;
+
+	if (i->asize != 8)
+		offset = i->asize == 4 ? (uint32_t)offset : (uint16_t)offset;
+	return access_linear(c, i->seg, offset, bytes, true);
+}
+
+/* Whether bytes that are not selected may fault is up to the processor (SDM 2B MASKMOVDQU). AMD's
+ * and Intel's check all of them; to Intel's, 16 bytes are two operands, the second of which comes
+ * first. */
 static void store_bytes(struct cpu *c, const struct insn *i, const uint8_t *data,
                         const uint8_t *mask, unsigned bytes)
 {
-	uint64_t offset = i->asize == 8   ? c->rdi
-	                  : i->asize == 4 ? (uint32_t)c->rdi
-	                                  : (uint16_t)c->rdi;
-	gva_t va = access_linear(c, i->seg, offset, bytes, true);
+	unsigned part = cpuid_is_amd(c->cpuid) ? bytes : 8;
+	gva_t va[2];
 
-	mmu_probe(c, va, bytes, MMU_WRITE, i->seg);
+	for (unsigned k = bytes / part; k--;) {
+		va[k] = address_from(c, i, k * part, part);
+		mmu_probe(c, va[k], part, MMU_WRITE, i->seg);
+	}
 	for (unsigned n = 0; n < bytes; n++)
 		if (mask[n] & 0x80)
-			store8(c, va + n, data[n], i->seg);
+			store8(c, va[n / part] + n % part, data[n], i->seg);
 }
 
 static void maskmovdqu(struct cpu *c, const struct insn *i)
@@ -169,11 +194,9 @@ static void maskmovdqu(struct cpu *c, const struct insn *i)
 
 static void maskmovq(struct cpu *c, const struct insn *i)
 {
-	unsigned top = fpu_top(c);
-
 	check_mmx(c);
-	store_bytes(c, i, fpu_st(c, (i->dst - top) & 7), fpu_st(c, (i->src - top) & 7), 8);
-	native_enter_mmx(c);
+	native_enter_mmx(c); /* with both vendors even when the store faults */
+	store_bytes(c, i, fpu_st(c, i->dst), fpu_st(c, i->src), 8);
 }
 
 insn_fn native_pick_maskmov(const struct op_decode *d, struct insn *i)

@@ -106,7 +106,7 @@ static unsigned alignment(const struct op_decode *d, const struct native_form *f
 	return f->mem_size == 16 ? 16 : 0;
 }
 
-static insn_fn choose(const struct native_form *f)
+static insn_fn choose(const struct native_form *f, bool amd)
 {
 	/* [AVX][rounding][memory] */
 	static const insn_fn simple[2][2][2] = {
@@ -117,6 +117,8 @@ static insn_fn choose(const struct native_form *f)
 	};
 	const uint32_t frequent = FORM_LOAD | FORM_VEX | FORM_SSE | FORM_MXCSR;
 
+	if (!amd && !(~f->flags & (FORM_STORE | FORM_MXCSR)))
+		return native_convert_store;
 	if (f->flags & ~frequent)
 		return native_any;
 	return simple[!!(f->flags & FORM_VEX)][!!(f->flags & FORM_MXCSR)][!!f->mem_size];
@@ -138,5 +140,5 @@ insn_fn native_pick_vector(const struct op_decode *d, struct insn *i)
 		return native_no_room;
 	}
 	i->imm = (int64_t)(uintptr_t)op;
-	return choose(&f);
+	return choose(&f, cpuid_is_amd(d->c->cpuid));
 }

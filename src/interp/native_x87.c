@@ -8,6 +8,7 @@
  * 8.1.8), FIP and FDP follow every non-control instruction, the opcode only an unmasked exception.
  */
 #include <string.h>
+#include "cpu/cpuid.h"
 #include "interp/native.h"
 
 /* Exceptions that keep an instruction from storing its result when unmasked: all but precision. */
@@ -67,6 +68,26 @@ static void x87_load(struct cpu *c, const struct insn *i)
 	fpu_pointers(c)->dp = dp;
 }
 
+static bool store_suppressed(struct cpu *c)
+{
+	return *fpu_fsw(c) & ~*fpu_fcw(c) & FSW_SUPPRESS;
+}
+
+/* On Intel's processors an exception that suppresses the store comes before any fault of memory, on
+ * AMD's after. True when it did: the instruction is over. */
+static bool excepted_first(struct cpu *c, const struct insn *i, uint64_t dp)
+{
+	struct fpu before = c->fpu;
+
+	run_x87(c, i, native_op(i), native_frame(c), native_frame(c)->bounce);
+	if (!store_suppressed(c)) {
+		c->fpu = before;
+		return false;
+	}
+	fpu_pointers(c)->dp = dp;
+	return true;
+}
+
 static void x87_store(struct cpu *c, const struct insn *i)
 {
 	unsigned size = native_op(i)->form.mem_size;
@@ -76,11 +97,14 @@ static void x87_store(struct cpu *c, const struct insn *i)
 	gva_t va;
 
 	check_x87(c);
+	if (unlikely(~*fpu_fcw(c) & FSW_SUPPRESS) && !cpuid_is_amd(c->cpuid) &&
+	    excepted_first(c, i, dp))
+		return;
 	va = access_ea(c, i, size, true);
 	to = native_write(c, va, size, i->seg);
 	run_x87(c, i, native_op(i), f, f->bounce);
 	fpu_pointers(c)->dp = dp;
-	if (unlikely(*fpu_fsw(c) & ~*fpu_fcw(c) & FSW_SUPPRESS))
+	if (unlikely(store_suppressed(c)))
 		return;
 	if (likely(to != NULL))
 		memcpy(to, f->bounce, size);

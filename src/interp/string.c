@@ -5,14 +5,28 @@
  * After every page's worth it looks at cpu->attention and, if there is something, goes back to its
  * own RIP with the registers as they are: interruptible between elements, as the manual asks.
  *
+ * Where the vendors differ, the one that CPUID shows decides. Intel's CMPS reads its second operand
+ * first. Its repeated CMPS and SCAS leave the flags as they were when an element faults (SDM 2B
+ * REP) or an interrupt or single step comes between; AMD's have those of the last element that was
+ * compared. With 32-bit addresses its REP clears the upper halves of the registers before it does
+ * anything, even for a count of zero, and AMD's with the first element; only LODS, CMPS and SCAS
+ * wait with their pointers on both.
+ *
  * REP MOVS and REP STOS upwards in 64-bit mode move what lies within one page of source and
  * destination at a time, with the TLB looked at once.
  */
 #include <string.h>
+#include "cpu/cpuid.h"
 #include "interp/ops.h"
 #include "interp/rmw.h"
 
 #define ELEMENTS_PER_TURN 1024
+
+/* String instructions have no immediate: imm is the vendor. */
+static bool is_intel(const struct insn *i)
+{
+	return i->imm;
+}
 
 static uint64_t truncate_to(uint64_t v, unsigned asize)
 {
@@ -72,9 +86,15 @@ static void compare(struct cpu *c, unsigned size, uint64_t a, uint64_t b)
 static void cmps(struct cpu *c, const struct insn *i)
 {
 	unsigned size = i->aux;
-	uint64_t a = load_size(c, source_address(c, i, size), size, i->seg);
-	uint64_t b = load_size(c, dest_address(c, i, size, false), size, SEG_ES);
+	uint64_t a, b;
 
+	if (is_intel(i)) {
+		b = load_size(c, dest_address(c, i, size, false), size, SEG_ES);
+		a = load_size(c, source_address(c, i, size), size, i->seg);
+	} else {
+		a = load_size(c, source_address(c, i, size), size, i->seg);
+		b = load_size(c, dest_address(c, i, size, false), size, SEG_ES);
+	}
 	compare(c, size, a, b);
 	step_reg(c, i, R_RSI, size);
 	step_reg(c, i, R_RDI, size);
@@ -115,14 +135,30 @@ static bool attention(const struct cpu *c)
 	return atomic_load_explicit(&c->attention, memory_order_relaxed);
 }
 
+/* What Intel's repeated instructions do before the first element. */
+static void clear_upper(struct cpu *c, const struct insn *i)
+{
+	if (!is_intel(i) || i->asize != 4)
+		return;
+	c->rcx = (uint32_t)c->rcx;
+	if (i->aux2 == STR_MOVS)
+		c->rsi = (uint32_t)c->rsi;
+	if (i->aux2 == STR_MOVS || i->aux2 == STR_STOS)
+		c->rdi = (uint32_t)c->rdi;
+}
+
 /* One element at a time; aux2 is the kind, aux the size. */
 static void repeated(struct cpu *c, const struct insn *i)
 {
 	bool conditional = i->aux2 == STR_CMPS || i->aux2 == STR_SCAS;
+	struct flags_saved before = flags_save(c);
 	uint64_t n = repeat_count(c, i);
 
+	clear_upper(c, i);
 	c->rflags &= ~RFLAGS_RF;
 	for (unsigned k = 0; n; k++) {
+		if (is_intel(i))
+			flags_restore(c, before); /* should this element fault */
 		if (k == ELEMENTS_PER_TURN || (k && attention(c))) {
 			op_again(c, i);
 			return;
@@ -132,6 +168,8 @@ static void repeated(struct cpu *c, const struct insn *i)
 		if (conditional && flag_zf(c) != ((i->flags & INSN_REP) != 0))
 			return;
 		if (c->rflags & RFLAGS_TF) { /* single step traps after each iteration */
+			if (n && is_intel(i))
+				flags_restore(c, before);
 			if (n)
 				op_again(c, i);
 			return;
@@ -220,7 +258,7 @@ static void repeated_runs(struct cpu *c, const struct insn *i)
 	        i->aux2 == STR_MOVS ? movs_run : stos_run;
 	uint64_t n;
 
-	if (!bulk_allowed(c, i)) {
+	if (!bulk_allowed(c, i)) { /* 32-bit addresses, too, so there is nothing to clear below */
 		repeated(c, i);
 		return;
 	}
@@ -265,6 +303,7 @@ static insn_fn pick_string(const struct op_decode *d, struct insn *i, unsigned k
 {
 	i->aux = size;
 	i->aux2 = kind;
+	i->imm = !cpuid_is_amd(d->c->cpuid);
 	i->seg = segment_of(d);
 	if (!(i->flags & (INSN_REP | INSN_REPNE)))
 		return once;

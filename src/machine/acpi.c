@@ -132,6 +132,16 @@ struct hpet {
 	uint8_t page_protection;
 } __attribute__((packed));
 
+/* PCI Firmware 3.0, table 4-3, with one entry. */
+struct mcfg {
+	struct header h;
+	uint64_t reserved;
+	uint64_t base;
+	uint16_t segment;
+	uint8_t first_bus, last_bus;
+	uint32_t reserved2;
+} __attribute__((packed));
+
 _Static_assert(sizeof(struct header) == 36, "ACPI header");
 _Static_assert(sizeof(struct rsdp) == 36, "RSDP");
 _Static_assert(sizeof(struct facs) == 64, "FACS");
@@ -140,6 +150,7 @@ _Static_assert(offsetof(struct fadt, reset_reg) == 116, "FADT layout");
 _Static_assert(offsetof(struct fadt, x_pm1a_evt) == 148, "FADT layout");
 _Static_assert(sizeof(struct madt) == 44, "MADT");
 _Static_assert(sizeof(struct hpet) == 56, "HPET");
+_Static_assert(sizeof(struct mcfg) == 60, "MCFG");
 
 /* The tables under construction: an image of guest memory at GPA_ACPI_TABLES. */
 #define MAX_TABLES 8
@@ -318,6 +329,24 @@ static int build_hpet(struct tables *t)
 	return 0;
 }
 
+/* Without it Linux reaches the first 256 bytes of a function only, and warns; on AMD's processors
+ * it never asks. */
+static int build_mcfg(struct tables *t)
+{
+	gpa_t gpa;
+	struct mcfg *m;
+
+	if (!t->args->pci)
+		return 0;
+	m = alloc_table(t, sizeof(*m), 8, &gpa);
+	if (!m)
+		return -ENOSPC;
+	m->base = GPA_PCI_CONFIG;
+	finish_table(&m->h, "MCFG", 1, sizeof(*m));
+	list_table(t, gpa);
+	return 0;
+}
+
 /* The same list twice: with 32-bit addresses (RSDT) and with 64-bit ones (XSDT). */
 static int build_list(struct tables *t, const char *signature, size_t entry, gpa_t *gpa)
 {
@@ -359,7 +388,7 @@ int acpi_build(struct mem *m, const struct acpi_args *a, gpa_t *rsdp)
 	if (!t.host)
 		return -EFAULT;
 	if ((rc = build_facs(&t)) || (rc = build_dsdt(&t)) || (rc = build_fadt(&t)) ||
-	    (rc = build_madt(&t)) || (rc = build_hpet(&t)) ||
+	    (rc = build_madt(&t)) || (rc = build_hpet(&t)) || (rc = build_mcfg(&t)) ||
 	    (rc = build_list(&t, "RSDT", 4, &rsdt)) || (rc = build_list(&t, "XSDT", 8, &xsdt)))
 		return rc;
 	*rsdp = GPA_ACPI_RSDP;

@@ -14,7 +14,7 @@ struct acpi_args {
 	unsigned pm_timer_bits; /* 24 or 32 */
 	uint32_t hpet_id;       /* low half of its capabilities register, 0: there is no HPET */
 	bool i8042;             /* a keyboard controller that drivers should look for */
-	bool pci;               /* configuration ports at 0xcf8: a root bridge, \_SB.PCI0 */
+	bool pci;               /* a root bridge, \_SB.PCI0, and its configuration space */
 };
 
 /* 0 and the address of the root pointer; -EINVAL for absurd arguments, -EFAULT, -ENOSPC. */

@@ -81,7 +81,20 @@ static void write_i8042(struct aml *a)
 	aml_close(a);
 }
 
-/* Everything between RAM and the I/O APIC is for PCI devices, and all ports but its own. */
+/* What the MCFG table names has to be a resource of the board, not of a bridge (PCI Firmware 3.0,
+ * 4.1.2). */
+static void write_pci_config(struct aml *a)
+{
+	aml_device(a, "MBRD");
+	aml_name_eisaid(a, "_HID", "PNP0C02");
+	aml_name_int(a, "_UID", 0);
+	aml_resources(a);
+	aml_memory(a, (uint32_t)GPA_PCI_CONFIG, (uint32_t)PCI_CONFIG_WINDOW, true);
+	aml_close(a);
+	aml_close(a);
+}
+
+/* Everything from there to the I/O APIC is for PCI devices, and all ports but its own. */
 static void write_pci(struct aml *a)
 {
 	aml_device(a, "PCI0");
@@ -93,7 +106,8 @@ static void write_pci(struct aml *a)
 	aml_io(a, PCI_CONFIG, 8);
 	aml_window_io(a, 0, PCI_CONFIG - 1);
 	aml_window_io(a, PCI_CONFIG + 8, UINT16_MAX);
-	aml_window_memory(a, (uint32_t)MEM_HOLE_BASE, (uint32_t)GPA_IOAPIC - 1);
+	aml_window_memory(a, (uint32_t)(GPA_PCI_CONFIG + PCI_CONFIG_WINDOW),
+	                  (uint32_t)GPA_IOAPIC - 1);
 	aml_close(a);
 	aml_close(a);
 }
@@ -108,8 +122,10 @@ size_t acpi_write_dsdt(const struct acpi_args *args, void *buf, size_t size)
 	aml_name_package(&a, "_S5_", s5, ARRAY_SIZE(s5));
 	aml_scope(&a, "_SB_");
 	write_cpus(&a, args->nr_cpus);
-	if (args->pci)
+	if (args->pci) {
+		write_pci_config(&a);
 		write_pci(&a);
+	}
 	write_com1(&a);
 	write_rtc(&a);
 	if (args->hpet_id)

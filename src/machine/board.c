@@ -31,6 +31,7 @@ _Static_assert(PORT_PM_BASE == ACPI_PM_BASE && PORT_PM_TIMER == ACPI_PM_BASE + A
                "the firmware tables describe the chip");
 _Static_assert(SLEEP_S5_TYPE == ACPI_PM_SLP_TYP_S5 && RESET_VALUE == ACPI_RESET_VALUE,
                "the firmware tables describe the chip");
+_Static_assert(PCI_CONFIG_WINDOW == PCI_HOST_CONFIG_LEN, "the firmware tables describe the chip");
 _Static_assert(PORT_RESET == PCI_HOST_ADDRESS_PORT + 1, "the host bridge decodes the reset port");
 
 #define IOAPIC_ID     0 /* as the MADT has it */
@@ -65,6 +66,8 @@ static const struct placement chips[] = {
 	{ BUS_PIO, PCI_HOST_ADDRESS_PORT, PCI_HOST_ADDRESS_LEN, &pci_host_address_ops, CHIP(pci),
 	  "PCI host bridge" },
 	{ BUS_PIO, PCI_HOST_DATA_PORT, PCI_HOST_DATA_LEN, &pci_host_data_ops, CHIP(pci),
+	  "PCI host bridge" },
+	{ BUS_MMIO, GPA_PCI_CONFIG, PCI_CONFIG_WINDOW, &pci_host_config_ops, CHIP(pci),
 	  "PCI host bridge" },
 	{ BUS_MMIO, GPA_IOAPIC, IOAPIC_SIZE, &ioapic_ops, CHIP(ioapic), "I/O APIC" },
 	{ BUS_MMIO, GPA_HPET, HPET_SIZE, &hpet_ops, CHIP(hpet), "HPET" },

@@ -13,7 +13,7 @@ struct e820_entry {
 	enum e820_type type;
 };
 
-#define E820_MAX (3 + MEM_MAX_BANKS)
+#define E820_MAX (4 + MEM_MAX_BANKS)
 
 /* Fills e[], sorted and disjoint; returns the number of entries, at most E820_MAX. */
 unsigned e820_build(const struct mem *m, struct e820_entry *e);

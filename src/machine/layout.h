@@ -51,7 +51,9 @@
 #define GSI_PIT      2
 #define GSI_COUNT    24
 
-/* Memory-mapped devices. */
+/* Memory-mapped devices. The PCI bus' configuration space begins where RAM ends. */
+#define GPA_PCI_CONFIG    MEM_HOLE_BASE
+#define PCI_CONFIG_WINDOW 0x100000ull /* one bus of 256 functions, 4 KiB each */
 #define GPA_TESTDEV_IORAM 0xff000000ull
 #define GPA_IOAPIC        0xfec00000ull
 #define GPA_HPET          0xfed00000ull

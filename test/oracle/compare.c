@@ -105,6 +105,23 @@ unsigned oracle_compare(const struct oracle_state *a, const struct oracle_memory
 	return diff;
 }
 
+/* The same fault, but for the offset in the page. */
+static bool same_page_faults(const struct oracle_state *a, const struct oracle_state *b)
+{
+	return a->vector == EXC_PF && b->vector == EXC_PF &&
+	       comparable_error(a) == comparable_error(b) && !((a->cr2 ^ b->cr2) & PAGE_MASK);
+}
+
+static bool stack_or_gp(const struct oracle_state *s)
+{
+	return s->vector == EXC_SS || s->vector == EXC_GP;
+}
+
+static bool op_prefix_and_rex_w(const ZydisDecodedInstruction *z)
+{
+	return z->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE && z->raw.rex.W;
+}
+
 /*
  * Results that the manuals leave open and where processors in fact differ. Found by reducing a
  * difference to one instruction, so a rule sees exactly that one.
@@ -133,13 +150,26 @@ const char *oracle_excuse(const struct oracle_state *in, const ZydisDecodedInstr
 		if (diff == DIFF_EXCEPTION && native->vector == EXC_PF && engine->vector == EXC_PF)
 			return "which of the bytes that are not mapped CR2 names";
 		break;
-	case ZYDIS_MNEMONIC_CALL:
-		if (diff == DIFF_EXCEPTION && native->vector != EXC_BP && engine->vector != EXC_BP)
-			return "CALL: AMD pushes before it looks at the target, Intel after";
+	case ZYDIS_MNEMONIC_MOVBE:
+		if (op_prefix_and_rex_w(z) && diff == DIFF_EXCEPTION && stack_or_gp(native) &&
+		    stack_or_gp(engine))
+			return "MOVBE with 66 and REX.W: Intel minds segment prefixes in #SS or "
+			       "#GP";
+		if (op_prefix_and_rex_w(z) && diff == DIFF_MEMORY && native->vector == EXC_PF)
+			return "MOVBE with 66 and REX.W: Intel stores one half before the other "
+			       "faults";
 		break;
-	case ZYDIS_MNEMONIC_MASKMOVQ:
-		if (diff == DIFF_X87 && native->vector != EXC_BP)
-			return "MASKMOVQ: AMD enters MMX state before it faults";
+	case ZYDIS_MNEMONIC_FSTP:
+	case ZYDIS_MNEMONIC_FBSTP:
+		if (op[0].size == 80 && diff == DIFF_MEMORY && native->vector == EXC_PF)
+			return "10 bytes: 8 may be stored before the others fault (SDM 3A 8.1.1)";
+		break;
+	case ZYDIS_MNEMONIC_VMASKMOVPS:
+	case ZYDIS_MNEMONIC_VMASKMOVPD:
+	case ZYDIS_MNEMONIC_VPMASKMOVD:
+	case ZYDIS_MNEMONIC_VPMASKMOVQ:
+		if (diff == DIFF_EXCEPTION && same_page_faults(native, engine))
+			return "which of the bytes that are not mapped CR2 names";
 		break;
 	case ZYDIS_MNEMONIC_LDMXCSR:
 	case ZYDIS_MNEMONIC_FXRSTOR:
@@ -152,7 +182,7 @@ const char *oracle_excuse(const struct oracle_state *in, const ZydisDecodedInstr
 	}
 	if (in->rflags & RFLAGS_AC && (native->vector == EXC_AC || engine->vector == EXC_AC))
 		return "alignment checks: order against page faults, and operands beyond 8 bytes";
-	if (z->meta.category == ZYDIS_CATEGORY_AVX2GATHER && native->vector == EXC_PF &&
+	if (z->meta.category == ZYDIS_CATEGORY_AVX2GATHER && native->vector != EXC_BP &&
 	    !(diff & ~(DIFF_SSE | DIFF_EXCEPTION)))
 		return "gather: elements beyond the faulting one may be done or not (SDM 2C)";
 	return NULL;

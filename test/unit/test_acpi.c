@@ -142,6 +142,23 @@ static void madt_lists_cpus(void **state)
 	}
 }
 
+static void mcfg_has_one_bus(void **state)
+{
+	struct acpi_args none = { .nr_cpus = 1, .pm_timer_bits = 24 };
+	gpa_t rsdp;
+	struct mem *m = build(&all, &rsdp);
+	uint32_t len;
+	const uint8_t *t = find_table(m, rsdp, "MCFG", &len);
+
+	assert_int_equal(len, 60);
+	assert_int_equal(read64(t + 44), GPA_PCI_CONFIG);
+	assert_int_equal(read32(t + 52), 0); /* segment, first and last bus */
+	mem_free(m);
+	m = build(&none, &rsdp);
+	assert_null(find_table(m, rsdp, "MCFG", &len));
+	mem_free(m);
+}
+
 static void absurd_arguments(void **state)
 {
 	struct acpi_args a = { .nr_cpus = 0 };
@@ -204,7 +221,7 @@ static void write_file(const char *path, const void *data, size_t len)
 /* Disassembles and compiles again: silence from both is what we want. */
 static void iasl_accepts(void **state)
 {
-	static const char *const names[] = { "FACP", "APIC", "HPET", "DSDT" };
+	static const char *const names[] = { "FACP", "APIC", "HPET", "MCFG", "DSDT" };
 	char dir[] = "/tmp/trapeze-acpi-XXXXXX", path[64], command[256];
 	gpa_t rsdp;
 	struct mem *m;
@@ -264,9 +281,13 @@ static void smbios_structures(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(fadt_has_the_registers), cmocka_unit_test(madt_lists_cpus),
-		cmocka_unit_test(absurd_arguments),       cmocka_unit_test(aml_encodes),
-		cmocka_unit_test(aml_too_long),           cmocka_unit_test(iasl_accepts),
+		cmocka_unit_test(fadt_has_the_registers),
+		cmocka_unit_test(madt_lists_cpus),
+		cmocka_unit_test(mcfg_has_one_bus),
+		cmocka_unit_test(absurd_arguments),
+		cmocka_unit_test(aml_encodes),
+		cmocka_unit_test(aml_too_long),
+		cmocka_unit_test(iasl_accepts),
 		cmocka_unit_test(smbios_structures),
 	};
 

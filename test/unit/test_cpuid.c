@@ -72,6 +72,20 @@ static void hides_what_is_not_executed(void **state)
 	unmake(f);
 }
 
+/* Some programs conclude from the model that there is AVX-512: Intel's that have it (SDM 4, table
+ * 2-1), all of family 6. */
+static void no_model_promises_more(void **state)
+{
+	static const uint8_t avx512[] = { 0x55, 0x57, 0x66, 0x6a, 0x6c, 0x7d, 0x7e, 0x85,
+		                          0x8c, 0x8d, 0x8f, 0xa7, 0xad, 0xae, 0xcf };
+	struct fixture *f = make(1);
+	uint32_t eax = query(f, 1, 0, 0);
+
+	for (unsigned i = 0; !cpuid_is_amd(f->model) && i < ARRAY_SIZE(avx512); i++)
+		assert_int_not_equal((eax >> 12 & 0xf0) | (eax >> 4 & 0xf), avx512[i]);
+	unmake(f);
+}
+
 static void shows_what_is_ours(void **state)
 {
 	struct fixture *f = make(1);
@@ -182,6 +196,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(refuses_what_it_does_not_know),
 		cmocka_unit_test(hides_what_is_not_executed),
+		cmocka_unit_test(no_model_promises_more),
 		cmocka_unit_test(shows_what_is_ours),
 		cmocka_unit_test(follows_control_registers),
 		cmocka_unit_test(tells_one_topology),

@@ -665,6 +665,15 @@ static void print_case(const uint8_t *bytes, const ZydisDecodedInstruction *z)
 	print_error(" ]\n");
 }
 
+/* Of 10 bytes, 8 may be stored before the others fault (SDM 3A 8.1.1): Intel's processors do so. */
+static bool may_store_part(const ZydisDecodedInstruction *z, int vector)
+{
+	bool ten = z->mnemonic == ZYDIS_MNEMONIC_FBSTP ||
+	           (z->mnemonic == ZYDIS_MNEMONIC_FSTP && z->opcode == 0xdb);
+
+	return ten && vector == EXC_PF;
+}
+
 /* Runs one instruction on both sides from the present state; false when they differ. */
 static bool try_one(const uint8_t *bytes, const ZydisDecodedInstruction *z, const struct insn *i)
 {
@@ -686,7 +695,7 @@ static bool try_one(const uint8_t *bytes, const ZydisDecodedInstruction *z, cons
 		ok &= compare_vectors() & compare_x87() & compare_integers(z);
 	if (ok && vector == EXC_XM)
 		ok &= same("mxcsr", oracle_state.xsave + FPU_MXCSR, fpu_mxcsr(&cpu), 4);
-	if (ok && memcmp(after, memory, MEMORY_BYTES)) {
+	if (ok && !may_store_part(z, vector) && memcmp(after, memory, MEMORY_BYTES)) {
 		print_error("memory differs\n");
 		ok = false;
 	}

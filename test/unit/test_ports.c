@@ -198,6 +198,30 @@ static void pci_bus_with_a_bridge(void **state)
 	assert_int_equal(inb(b, 0xcfe), 0x41);
 }
 
+static void pci_bus_in_memory(void **state)
+{
+	struct pci_host h;
+	struct bus *b = *state;
+	uint64_t v;
+
+	pci_host_init(&h, NULL, NULL);
+	bus_add(b, BUS_MMIO, 0xc0000000, PCI_HOST_CONFIG_LEN, &pci_host_config_ops, &h, "memory");
+	assert_true(bus_read(b, BUS_MMIO, 0xc0000000, 4, &v));
+	assert_int_equal(v, 0x00081b36);
+	assert_true(bus_write(b, BUS_MMIO, 0xc0000004, 2, 0xffff));
+	assert_true(bus_read(b, BUS_MMIO, 0xc0000005, 1, &v));
+	assert_int_equal(v, 0x01);
+	assert_int_equal(h.bridge.config[4], 0x47);
+	/* Beyond the registers of a conventional function, and where there is none. */
+	for (uint64_t off = 0x100; off < PCI_HOST_CONFIG_LEN; off += 0xffc) {
+		assert_true(bus_write(b, BUS_MMIO, 0xc0000000 + off, 4, 0));
+		assert_true(bus_read(b, BUS_MMIO, 0xc0000000 + off, 4, &v));
+		assert_int_equal((uint32_t)v, 0xffffffff);
+	}
+	assert_true(bus_read(b, BUS_MMIO, 0xc00000fe, 4, &v));
+	assert_int_equal(v & 0xffffffff, 0xffffffff);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -207,6 +231,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(testdev_raises_lines_and_flushes, setup, teardown),
 		cmocka_unit_test_setup_teardown(testdev_has_io_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(pci_bus_with_a_bridge, setup, teardown),
+		cmocka_unit_test_setup_teardown(pci_bus_in_memory, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
