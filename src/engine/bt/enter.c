@@ -12,11 +12,12 @@
 #define MXCSR_MASKS 0x1f80u
 #define MXCSR_HOST  0x1f80u
 
-static void put_header(struct bt *b, uint64_t bv)
+/* Both components count as in use, and the format is the standard one; x87's bit stays. */
+static void set_header(struct bt *b)
 {
 	uint64_t *h = (uint64_t *)(b->cpu->fpu.area + FPU_HEADER);
 
-	h[0] = bv;
+	h[0] |= STATE_VECTOR;
 	for (unsigned n = 1; n < 8; n++)
 		h[n] = 0;
 }
@@ -26,7 +27,7 @@ static void save_vector(struct bt *b)
 	uint32_t mxcsr = MXCSR_HOST;
 
 	asm volatile("xsave64 %0" : "+m"(b->cpu->fpu) : "a"(STATE_VECTOR), "d"(0) : "memory");
-	put_header(b, 0);
+	set_header(b); /* XSAVE clears what is as after reset */
 	asm volatile("ldmxcsr %0; vzeroupper" : : "m"(mxcsr));
 	b->fpu_live = false;
 	b->sse_ok = b->avx_ok = 0;
@@ -50,7 +51,7 @@ bool enter_vector(struct bt *b)
 
 static void load_vector(struct bt *b)
 {
-	put_header(b, STATE_VECTOR);
+	set_header(b);
 	asm volatile("xrstor64 %0" : : "m"(b->cpu->fpu), "a"(STATE_VECTOR), "d"(0));
 	b->fpu_live = true;
 	b->sse_ok = b->want_sse;

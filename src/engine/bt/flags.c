@@ -26,7 +26,7 @@ void flags_free(struct bt_xlat *x)
 
 /* LAHF's counterpart takes SF, ZF, AF, PF and CF from AH; OF comes from an addition that overflows
  * if AL is 8. */
-void flags_restore(struct emit *e)
+void flags_from_slot(struct emit *e)
 {
 	emit_mov_rr(e, R15, RAX);
 	EMIT(e, 0x8b, 0x44, 0x24, 0xf8); /* mov eax, [rsp - 8] */
@@ -106,7 +106,7 @@ void flags_emit_recipe(struct bt_xlat *x, const struct bt_recipe *r)
 void flags_host(struct bt_xlat *x)
 {
 	if (x->flags == BT_FLAGS_SLOT)
-		flags_restore(&x->e);
+		flags_from_slot(&x->e);
 	else if (x->flags == BT_FLAGS_RECIPE)
 		flags_emit_recipe(x, &x->recipe);
 	x->flags = BT_FLAGS_HOST;

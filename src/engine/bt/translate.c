@@ -445,7 +445,7 @@ static void entries(struct bt_xlat *x)
 	if (body == BODY_SLOT)
 		emit_save_flags(&x->e);
 	else
-		flags_restore(&x->e);
+		flags_from_slot(&x->e);
 	*(body == BODY_SLOT ? &k->entry_slot : &k->entry_host) = emit_offset(&x->e);
 }
 

@@ -127,7 +127,7 @@ void flags_slot(struct bt_xlat *x);  /* in the slot, the host's may be clobbered
 /* Before an instruction that destroys what a recipe needs: makes the flags. */
 void flags_keep(struct bt_xlat *x, const struct guest_insn *g);
 void flags_done(struct bt_xlat *x, const struct guest_insn *g); /* it has been executed natively */
-void flags_restore(struct emit *e);  /* from slot to host; uses R15 */
+void flags_from_slot(struct emit *e);  /* from slot to host; uses R15 */
 void flags_emit_recipe(struct bt_xlat *x, const struct bt_recipe *r);
 
 /* rewrite.c: the instruction itself, its operands moved. */
