@@ -4,7 +4,6 @@ A script that prints the same on every machine runs in the guest and natively, f
 By default a slice; with TRAPEZE_LONG=1 the sweep, and everything with two vCPUs, too.
 """
 
-import os
 import pathlib
 import re
 import shutil
@@ -12,10 +11,9 @@ import subprocess
 
 import pytest
 
-from conftest import image
+from conftest import LONG, image
 from workload_image import GUEST, LIBRARIES, LOADER, workload_image
 
-LONG = bool(os.environ.get("TRAPEZE_LONG"))
 VCPUS = [1, 2] if LONG else [1]
 SECONDS = 2400 if LONG else 300
 KERNEL = "linux-image-cloud-amd64"
@@ -103,6 +101,7 @@ def add_folder(tmp_path, initrd, folder):
     return out
 
 
+@pytest.mark.every_engine
 @pytest.mark.parametrize("vcpus", VCPUS)
 def test_shell_tools(start, tmp_path, native, vcpus):
     rounds = "5" if LONG else "1"
