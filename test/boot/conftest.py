@@ -1,4 +1,9 @@
-"""Fixtures of the tests that run the trapeze command: where it is, what it can boot."""
+"""Fixtures of the tests that run the trapeze command: where it is, on which engines, what it can boot.
+
+TRAPEZE_ENGINES names engines, with commas between. The first runs every test. The others, which
+would tell little more at the price of the same time, run those marked every_engine; with
+TRAPEZE_LONG=1 they run everything, too.
+"""
 
 import os
 import pathlib
@@ -9,14 +14,51 @@ import pytest
 import machine
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+TRAPEZE = os.environ.get("TRAPEZE", str(ROOT / "build/src/cli/trapeze"))
+LONG = bool(os.environ.get("TRAPEZE_LONG"))
+ENGINES = ["bt", "interp"]  # where TRAPEZE_ENGINES does not say it: those of them that there are
+
+
+def offered_engines():
+    if not os.access(TRAPEZE, os.X_OK):
+        raise pytest.UsageError(f"{TRAPEZE}: build it first")
+    table = subprocess.run([TRAPEZE, "engines"], check=True, capture_output=True, text=True).stdout
+    return [line.split()[0] for line in table.splitlines()]
+
+
+def chosen_engines():
+    offered = offered_engines()
+    chosen = os.environ.get("TRAPEZE_ENGINES", "").replace(",", " ").split()
+    for name in chosen:
+        if name not in offered:
+            raise pytest.UsageError(f"TRAPEZE_ENGINES: no engine {name}, only {', '.join(offered)}")
+    return chosen or [name for name in ENGINES if name in offered]
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "every_engine: runs on each of TRAPEZE_ENGINES")
+    config.engines = chosen_engines()
+
+
+def pytest_generate_tests(metafunc):
+    """Whatever boots does so on every engine, until pytest_collection_modifyitems thins it out."""
+    if "engine" in metafunc.fixturenames:
+        metafunc.parametrize("engine", metafunc.config.engines)
+
+
+def pytest_collection_modifyitems(config, items):
+    def is_wanted(item):
+        engine = item.callspec.params.get("engine") if hasattr(item, "callspec") else None
+        return LONG or engine in (None, config.engines[0]) or item.get_closest_marker("every_engine")
+
+    config.hook.pytest_deselected(items=[item for item in items if not is_wanted(item)])
+    items[:] = filter(is_wanted, items)
 
 
 @pytest.fixture(scope="session")
 def trapeze():
     """Path of the command."""
-    path = os.environ.get("TRAPEZE", ROOT / "build/src/cli/trapeze")
-    assert os.access(path, os.X_OK), f"{path}: build it first"
-    return str(path)
+    return TRAPEZE
 
 
 @pytest.fixture(scope="session")
@@ -32,12 +74,13 @@ def echo(tmp_path_factory):
 
 
 @pytest.fixture
-def start(trapeze):
-    """start(ARGUMENT...) runs `trapeze run`; whatever still runs at the end is killed."""
+def start(trapeze, engine):
+    """start(ARGUMENT...) runs `trapeze run` on the engine; what still runs at the end is killed."""
     machines = []
 
     def start_machine(*args, **how):
-        machines.append(machine.Machine([trapeze, "run", *args], **how))
+        machines.append(machine.Machine([trapeze, "run", "--engine", engine, *args],
+                                        **how))
         return machines[-1]
 
     yield start_machine

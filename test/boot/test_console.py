@@ -32,6 +32,7 @@ def test_terminal_is_restored_whatever_happens(start, echo, keys, status):
     assert m.terminal_mode() == m.mode_before
 
 
+@pytest.mark.every_engine  # which take some of these signals for themselves
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT,
                                  signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
 def test_terminal_is_restored_after_signal(start, echo, sig):
@@ -71,13 +72,13 @@ def test_keys_reach_the_guest(start, echo):
         m.expect(f"<{key}>")
 
 
-def test_escape_keys(start, echo):
+def test_escape_keys(start, engine, echo):
     m = start("--kernel", echo, terminal=True)
     m.expect("ready")
     m.send("\x01?")
     m.expect("Ctrl-A x")
     m.send("\x01s")
-    m.expect("engine interp, 1 vCPU")
+    m.expect(f"engine {engine}, 1 vCPU")
     m.send("<\x01\x01>")
     m.expect("<\x01>")
     m.send("\x01x")

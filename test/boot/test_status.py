@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.every_engine
+
 
 @pytest.mark.parametrize("key, options, status, words", [
     ("Q", [], 0, ""),
@@ -51,7 +53,7 @@ def test_timeout_is_kept(start, echo):
     assert 0.9 < time.monotonic() - before < 5
 
 
-def test_stats(start, echo, tmp_path):
+def test_stats(start, engine, echo, tmp_path):
     path = tmp_path / "stats"
     path.write_text("old")
     m = start("--kernel", echo, "--stats", str(path), "--vcpus", "2", "--memory", "64M")
@@ -62,7 +64,7 @@ def test_stats(start, echo, tmp_path):
     assert m.wait() == 0
     stats = json.loads(path.read_text())
     assert [p.name for p in tmp_path.iterdir()] == ["stats"]
-    assert stats["engine"] == "interp" and stats["vcpus"] == 2
+    assert stats["engine"] == engine and stats["vcpus"] == 2
     assert stats["memory_bytes"] == 64 << 20
     assert stats["status"] == 0 and stats["outcome"] and stats["reboots"] == 1
     assert stats["instructions"] > 100 and stats["exits"]["pio"] > 10

@@ -1,4 +1,4 @@
-"""The userland of test_workload.py: Debian's stress-ng and openssl, with the libraries they load.
+"""The userlands of the workloads: Debian's programs, with the libraries they load.
 
 The programs come from Debian packages, unpacked in the cache; nothing is installed. Libraries are
 found the way the packages declare them: an ELF file names the sonames that it needs, and each is
@@ -15,6 +15,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 
@@ -23,7 +24,14 @@ from conftest import image
 HERE = pathlib.Path(__file__).resolve().parent
 GUEST = HERE / "workload"  # what runs in the guest
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-PROGRAMS = {"stress-ng": "usr/bin/stress-ng", "openssl": "usr/bin/openssl"}
+# What an image has beside busybox: programs, which bring their libraries and are found in bin, and
+# files or folders, each as its package and its path there, and its path in the image if that differs.
+IMAGES = {
+    "stress": {
+        "programs": [("stress-ng", "usr/bin/stress-ng"), ("openssl", "usr/bin/openssl")],
+        "files": [("openssl", "etc/ssl/openssl.cnf", "etc/openssl.cnf")],
+    },
+}
 LIBRARY_DIRS = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib64"]
 LOADER = "lib64/ld-linux-x86-64.so.2"
 LIBRARIES = "lib/x86_64-linux-gnu"  # where Debian's loader looks without being told
@@ -31,6 +39,22 @@ LIBRARIES = "lib/x86_64-linux-gnu"  # where Debian's loader looks without being 
 
 def output_of(*command, **how):
     return subprocess.run(command, check=True, capture_output=True, text=True, **how).stdout
+
+
+def download(package, folder):
+    """The path of the package's .deb file, which is put into folder."""
+    def get(what):
+        return subprocess.run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", what],
+                              cwd=folder, capture_output=True, text=True)
+
+    done = get(package)
+    if done.returncode:
+        # What the host has installed may come from elsewhere; then take the archive's.
+        known = output_of("apt-cache", "madison", package)
+        done = get(package + "=" + known.split("|")[1].strip()) if known else done
+    done.check_returncode()
+    deb, = folder.glob("*.deb")
+    return deb
 
 
 class Packages:
@@ -44,15 +68,11 @@ class Packages:
         """The folder with the package's files."""
         root = self.folder / name
         if not root.exists():
-            temp = self.folder / "download"
-            shutil.rmtree(temp, ignore_errors=True)
-            temp.mkdir(parents=True)
-            subprocess.run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", name],
-                           cwd=temp, check=True, capture_output=True)
-            deb, = temp.glob("*.deb")
-            subprocess.run(["dpkg-deb", "-R", deb, temp / "root"], check=True)
-            (temp / "root").rename(root)
-            shutil.rmtree(temp)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.folder) as temp:
+                deb = download(name, pathlib.Path(temp))
+                subprocess.run(["dpkg-deb", "-R", deb, f"{temp}/root"], check=True)
+                os.rename(f"{temp}/root", root)
         return root
 
     def dependencies(self, name, soname):
@@ -78,10 +98,10 @@ def sonames(path):
     return re.findall(r"\(NEEDED\).*\[(.*)\]", output_of("readelf", "-d", path))
 
 
-def closure(packages):
-    """The libraries that the programs load, directly or not: path by soname."""
+def closure(packages, programs):
+    """The libraries that programs load, directly or not: path by soname."""
     found = {}
-    work = [(package, packages.unpack(package) / path) for package, path in PROGRAMS.items()]
+    work = [(package, packages.unpack(package) / path) for package, path in programs]
     while work:
         package, path = work.pop()
         for soname in sonames(path):
@@ -92,18 +112,27 @@ def closure(packages):
     return found
 
 
-def make_root(root, packages):
+def copy(source, target):
+    """A file, or a folder whose files join those that are there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+    else:
+        shutil.copy2(source, target)
+
+
+def make_root(root, packages, contents):
     """Fills the folder whose files the guest gets."""
-    for folder in ["bin", "lib64", LIBRARIES, "etc", "workload"]:
-        (root / folder).mkdir(parents=True)
-    for package, path in PROGRAMS.items():
-        shutil.copy2(packages.unpack(package) / path, root / "bin" / package)
-    for soname, path in closure(packages).items():
-        shutil.copy2(path, root / LIBRARIES / soname)
-    shutil.move(root / LIBRARIES / pathlib.Path(LOADER).name, root / LOADER)
-    shutil.copy2(packages.unpack("openssl") / "etc/ssl/openssl.cnf", root / "etc/openssl.cnf")
-    for script in GUEST.iterdir():
-        shutil.copy2(script, root / "workload" / script.name)
+    for package, path in contents["programs"]:
+        copy(packages.unpack(package) / path, root / "bin" / pathlib.Path(path).name)
+    libraries = closure(packages, contents["programs"])
+    for soname, path in libraries.items():
+        copy(path, root / LIBRARIES / soname)
+    if libraries:
+        copy(packages.unpack("libc6") / LIBRARIES / pathlib.Path(LOADER).name, root / LOADER)
+    for package, path, *there in contents.get("files", []):
+        copy(packages.unpack(package) / path, root / (there or [path])[0])
+    copy(GUEST, root / "workload")
 
 
 def archive(root, base, out):
@@ -122,17 +151,18 @@ def up_to_date(out, inputs):
     return out.exists() and all(p.stat().st_mtime <= out.stat().st_mtime for p in inputs)
 
 
-def workload_image():
-    """The native folder and the initial RAM disk, made anew if a script has changed."""
-    folder = CACHE / "trapeze/workload"
+def workload_image(name):
+    """The native folder and the initial RAM disk of that name, made anew if a script has changed."""
+    folder = CACHE / "trapeze/workload" / name
     root, out = folder / "root", folder / "initramfs.cpio"
     base = image("initramfs")
-    if not up_to_date(out, [pathlib.Path(base), pathlib.Path(__file__), *GUEST.iterdir()]):
+    scripts = [path for path in GUEST.rglob("*") if path.is_file()]
+    if not up_to_date(out, [pathlib.Path(base), pathlib.Path(__file__), *scripts]):
         if not shutil.which("apt-get") or not shutil.which("readelf"):
             pytest.skip("the workloads' programs come from Debian packages")
         shutil.rmtree(root, ignore_errors=True)
         try:
-            make_root(root, Packages(folder / "packages"))
+            make_root(root, Packages(folder.parent / "packages"), IMAGES[name])
         except subprocess.CalledProcessError as e:
             pytest.skip(f"cannot download the workloads' packages: {e.stderr}")
         archive(root, base, out)
