@@ -112,6 +112,11 @@ static bool same_page_faults(const struct oracle_state *a, const struct oracle_s
 	       comparable_error(a) == comparable_error(b) && !((a->cr2 ^ b->cr2) & PAGE_MASK);
 }
 
+static bool on_amd(void)
+{
+	return __builtin_cpu_is("amd");
+}
+
 static bool stack_or_gp(const struct oracle_state *s)
 {
 	return s->vector == EXC_SS || s->vector == EXC_GP;
@@ -158,6 +163,15 @@ const char *oracle_excuse(const struct oracle_state *in, const ZydisDecodedInstr
 		if (op_prefix_and_rex_w(z) && diff == DIFF_MEMORY && native->vector == EXC_PF)
 			return "MOVBE with 66 and REX.W: Intel stores one half before the other "
 			       "faults";
+		break;
+	case ZYDIS_MNEMONIC_CALL:
+		if (on_amd() && diff == DIFF_EXCEPTION && native->vector != EXC_BP &&
+		    engine->vector != EXC_BP)
+			return "CALL: AMD's order of the target's fault and the stack's";
+		break;
+	case ZYDIS_MNEMONIC_MASKMOVQ:
+		if (on_amd() && diff == DIFF_X87 && native->vector != EXC_BP)
+			return "MASKMOVQ: how far AMD enters MMX state before it faults";
 		break;
 	case ZYDIS_MNEMONIC_FSTP:
 	case ZYDIS_MNEMONIC_FBSTP:
