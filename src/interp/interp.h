@@ -30,6 +30,14 @@ bool interp_step(struct cpu *c, struct exit *e);
  */
 bool interp_turn(struct cpu *c, struct exit *e, bool single);
 bool interp_caught(struct cpu *c);
+/*
+ * As interp_turn() for one instruction when no event is due, with the decoded instruction kept for the
+ * next time: *kept is filled when its fn is NULL, by the bytes at RIP, which the caller knows not to
+ * change. Forget it when interp_generation() changes.
+ */
+struct insn;
+void interp_execute(struct cpu *c, struct insn *kept);
+unsigned interp_generation(const struct cpu *c);
 /* Single step or breakpoints: every instruction has to be looked at by itself. */
 bool interp_must_trace(const struct cpu *c);
 

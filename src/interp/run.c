@@ -27,6 +27,7 @@ _Noreturn void interp_leave(struct cpu *c)
 void interp_flush(struct cpu *c)
 {
 	c->interp->flush = true;
+	c->interp->generation++;
 	block_cache_flush(&c->interp->blocks); /* no block may be found until then */
 	memset(c->interp->crossing, 0, sizeof(c->interp->crossing));
 }
@@ -244,6 +245,27 @@ static void execute_one(struct cpu *c)
 	c->stats.insns++;
 	no_instruction(c);
 	wrap_rip(c);
+}
+
+void interp_execute(struct cpu *c, struct insn *kept)
+{
+	struct interp *in = c->interp;
+
+	if (!kept->fn) {
+		decode_one(c);
+		*kept = in->one;
+	}
+	in->first = c->cur = kept;
+	c->rip += kept->len;
+	kept->fn(c, kept);
+	c->stats.insns++;
+	no_instruction(c);
+	wrap_rip(c);
+}
+
+unsigned interp_generation(const struct cpu *c)
+{
+	return c->interp->generation;
 }
 
 /* One instruction with everything that TF and the debug registers ask for. INT n and its like clear

@@ -22,6 +22,7 @@ struct interp {
 	struct insn none;         /* cpu->cur when no instruction executes: length 0 */
 	struct insn one;          /* the instruction that is executed by itself */
 	uint64_t traced_from;     /* RIP before the instruction that debug.c watches */
+	unsigned generation;      /* counts interp_flush() */
 	uint32_t pauses;          /* PAUSE instructions executed */
 	bool leaving;             /* the jump to the run loop is interp_leave()'s */
 	bool soft_event;          /* the instruction was INT n or its like */

@@ -50,14 +50,21 @@ static const uint8_t class_of[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 	[M(LEAVE)] = ISA_LEAVE,    [M(CALL)] = ISA_CALL,     [M(JMP)] = ISA_JMP,
 	[M(RET)] = ISA_RET,        [M(CLI)] = ISA_CLI,       [M(STI)] = ISA_STI,
 	[M(STAC)] = ISA_STAC,      [M(CLAC)] = ISA_CLAC,     [M(SWAPGS)] = ISA_SWAPGS,
-	[M(PUSHFQ)] = ISA_PUSHF,
+	[M(PUSHFQ)] = ISA_PUSHF,   [M(POPFQ)] = ISA_POPF,    [M(CLD)] = ISA_CLD,
+	[M(RDTSC)] = ISA_RDTSC,    [M(RDTSCP)] = ISA_RDTSCP, [M(RDPKRU)] = ISA_RDPKRU,
+	[M(RDFSBASE)] = ISA_BASE,  [M(RDGSBASE)] = ISA_BASE, [M(WRFSBASE)] = ISA_BASE,
+	[M(WRGSBASE)] = ISA_BASE,  [M(LFENCE)] = ISA_PLAIN,  [M(MFENCE)] = ISA_PLAIN,
+	[M(SFENCE)] = ISA_PLAIN,
+	[M(MOVSB)] = ISA_MOVS,     [M(MOVSW)] = ISA_MOVS,    [M(MOVSQ)] = ISA_MOVS,
+	[M(STOSB)] = ISA_STOS,     [M(STOSW)] = ISA_STOS,    [M(STOSD)] = ISA_STOS,
+	[M(STOSQ)] = ISA_STOS,     [M(MOVSD)] = ISA_MOVS,
 	[M(JB)] = ISA_JCC,   [M(JBE)] = ISA_JCC,  [M(JL)] = ISA_JCC,   [M(JLE)] = ISA_JCC,
 	[M(JNB)] = ISA_JCC,  [M(JNBE)] = ISA_JCC, [M(JNL)] = ISA_JCC,  [M(JNLE)] = ISA_JCC,
 	[M(JNO)] = ISA_JCC,  [M(JNP)] = ISA_JCC,  [M(JNS)] = ISA_JCC,  [M(JNZ)] = ISA_JCC,
 	[M(JO)] = ISA_JCC,   [M(JP)] = ISA_JCC,   [M(JS)] = ISA_JCC,   [M(JZ)] = ISA_JCC,
 
 	[M(IRET)] = ISA_OTHER_END,    [M(IRETD)] = ISA_OTHER_END,  [M(IRETQ)] = ISA_OTHER_END,
-	[M(SYSCALL)] = ISA_OTHER_END, [M(SYSRET)] = ISA_OTHER_END, [M(SYSENTER)] = ISA_OTHER_END,
+	[M(SYSCALL)] = ISA_SYSCALL,   [M(SYSRET)] = ISA_SYSRET,    [M(SYSENTER)] = ISA_OTHER_END,
 	[M(SYSEXIT)] = ISA_OTHER_END, [M(INT)] = ISA_OTHER_END,    [M(INT1)] = ISA_OTHER_END,
 	[M(INT3)] = ISA_OTHER_END,    [M(INTO)] = ISA_OTHER_END,   [M(HLT)] = ISA_OTHER_END,
 	[M(UD0)] = ISA_OTHER_END,     [M(UD1)] = ISA_OTHER_END,    [M(UD2)] = ISA_OTHER_END,
@@ -144,6 +151,11 @@ enum isa_class isa_class(const ZydisDecodedInstruction *z, const ZydisDecodedOpe
 {
 	enum isa_class k = class_of[z->mnemonic];
 
+	if (k == ISA_MOVS && z->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
+		k = ISA_OTHER; /* MOVSD is also an SSE instruction */
+	if ((k == ISA_MOVS || k == ISA_STOS) &&
+	    !(z->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPNE)))
+		k = ISA_OTHER;
 	if (z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
 		return ISA_OTHER_END;
 	if (k == ISA_OTHER && is_vector(z, op))
@@ -152,13 +164,16 @@ enum isa_class isa_class(const ZydisDecodedInstruction *z, const ZydisDecodedOpe
 		bool to = is_register_class(&op[0], ZYDIS_REGCLASS_CONTROL) ||
 		          is_register_class(&op[0], ZYDIS_REGCLASS_DEBUG);
 
+		if (z->mnemonic == M(MOV) && is_register_class(&op[1], ZYDIS_REGCLASS_SEGMENT) &&
+		    op[0].type == ZYDIS_OPERAND_TYPE_REGISTER)
+			return ISA_FROM_SEGMENT;
 		return to ? ISA_OTHER_END : ISA_OTHER;
 	}
 	/* The bit offset of a register reaches beyond the memory operand. */
 	if ((z->mnemonic == M(BT) || z->mnemonic == M(BTS) || z->mnemonic == M(BTR) ||
 	     z->mnemonic == M(BTC)) &&
 	    op[0].type == ZYDIS_OPERAND_TYPE_MEMORY && op[1].type == ZYDIS_OPERAND_TYPE_REGISTER)
-		return ISA_OTHER;
+		return ISA_BIT;
 	/* As a nop PAUSE would keep the other vCPUs off the host's CPU. */
 	return k;
 }

@@ -30,6 +30,18 @@ enum isa_class {
 	ISA_CLAC,
 	ISA_SWAPGS,
 	ISA_PUSHF,
+	ISA_POPF,
+	ISA_CLD,
+	ISA_MOVS, /* repeated, as STOS */
+	ISA_STOS,
+	ISA_SYSCALL,
+	ISA_SYSRET,
+	ISA_RDTSC,
+	ISA_RDTSCP,
+	ISA_BASE,   /* RDFSBASE and its like */
+	ISA_RDPKRU,
+	ISA_FROM_SEGMENT, /* MOV of a segment register to a general one */
+	ISA_BIT,    /* BT and its like, in memory, by a register */
 };
 
 enum isa_class isa_class(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op);

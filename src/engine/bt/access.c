@@ -49,7 +49,7 @@ static bool mergeable(const struct bt_xlat *x, const struct operand *o)
 {
 	unsigned natural = x->key & BT_KEY_32 ? 4 : 8;
 
-	return o->present && o->base != NO_REG && o->index == NO_REG && o->seg == NO_REG &&
+	return o->present && o->base != NO_REG && o->base != REG_BIT && o->index == NO_REG && o->seg == NO_REG &&
 	       o->asize == natural && !(x->key & BT_KEY_UNMERGED);
 }
 
@@ -136,6 +136,9 @@ void access_address(struct bt_xlat *x, const struct operand *o, unsigned to)
 
 	if (base == REG_PC) {
 		emit_load_gs(e, to, GS(pc));
+		base = (int)to;
+	} else if (base == REG_BIT) {
+		emit_load_gs(e, to, GS(bit_address));
 		base = (int)to;
 	} else if (base != NO_REG) {
 		base = (int)rewrite_read(x, base, to);

@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 #include <Zydis/Zydis.h>
 #include "cpu/cpu.h"
+#include "interp/insn.h"
 #include "mmu/mmu.h"
 
 #define BT_TLB_BITS    10
@@ -24,7 +25,7 @@
 #define BT_JC_ENTRIES  4096u /* by the low 12 bits of the address */
 #define BT_JOURNAL     512
 #define BT_POSTS       64
-#define BT_DOUBTS      512
+#define BT_WORLD_MAX   64
 
 /* A hit: tag ^ address is the offset in the page. No page has the tag BT_TLB_EMPTY. */
 struct bt_tlb_entry {
@@ -42,7 +43,8 @@ struct bt_jc_entry {
 };
 
 enum { BT_READ, BT_WRITE };
-enum { BT_KERNEL_SPACE, BT_USER_SPACE };
+/* A space of the jump cache for each MMU mode, with 64-bit and with 32-bit code. */
+#define BT_SPACES (2 * MMU_MODES)
 
 /* Why translated code came back to C. */
 enum bt_reason {
@@ -58,7 +60,16 @@ struct bt_stats {
 	uint32_t fallback[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 };
 
+/* A decoded instruction of a site. */
+#define BT_KEPT 1024
+struct bt_kept {
+	const struct bt_site *site;
+	unsigned generation, drops;
+	struct insn insn;
+};
+
 struct bt_block;
+struct bt_site;
 struct bt_cache;
 struct bt_xlat;
 struct bt_world;
@@ -75,8 +86,9 @@ struct bt {
 	uint64_t host_rsp;
 	uint64_t r13, r14, r15; /* the scratch registers */
 	uint64_t reason;
+	uint64_t bit_address; /* see translate.c, bit() */
 	uint64_t fill_site; /* offset of the site that bt_fill() works for, or 0 */
-	uint64_t space[2]; /* of the jump cache, kernel and user, in bits 63:48; poisoned by kicks */
+	uint64_t space[BT_SPACES]; /* of the jump cache, in bits 63:48; poisoned by kicks */
 	uint32_t space_id; /* the user space's again, for links across pages */
 	uint32_t kicked;
 	uint32_t sse_ok, avx_ok; /* vector instructions may run: state is live, enabled, masked */
@@ -97,6 +109,7 @@ struct bt {
 	uint16_t next_space, kernel_id; /* of the jump cache's spaces */
 	uint16_t asid_space[4096]; /* space id of an ASID of src/mmu, 0: none yet */
 	uint64_t code_pages[64];   /* hashed set: pages that the jump cache and links lead to */
+	struct bt_kept kept[BT_KEPT];
 	struct bt_cache *cache;
 	struct bt_xlat *xlat;
 	struct bt_world *world;
@@ -109,11 +122,13 @@ struct bt {
 		uint64_t page, granules;
 	} post[BT_POSTS];
 	struct {
-		unsigned nr, nr_old; /* the first nr_old: epochs noted since */
-		bool overflow;
-		struct bt_block *block[BT_DOUBTS];
-		uint64_t epoch[64];
-	} doubt;
+		unsigned nr, max, nr_old; /* the first nr_old: epochs noted since */
+		struct bt_doubt {
+			struct bt_block *block; /* or NULL: */
+			uint64_t page;
+		} *list;
+		uint64_t epoch[BT_WORLD_MAX];
+	} doubt; /* see world.c */
 	struct bt_stats stats;
 };
 

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "engine/bt/stubs.h"
+#include "engine/bt/world.h"
 
 #define STUBS_BYTES 4096u
 #define META_RATIO  1 /* bytes of tables reserved for each byte of code; touched as used */
@@ -330,6 +331,7 @@ static void empty(struct bt *b, struct bt_segment *s)
 	if (!s->nr_blocks)
 		return;
 	cache_unlink_cross(b);
+	world_drop_doubts(b, s->meta, s->meta + s->meta_size);
 	b->cache->drops++;
 	for (unsigned n = 0; n < s->nr_blocks; n++)
 		if (!s->block[n]->dead)

@@ -12,6 +12,12 @@
 #define BT_KEY_UNMERGED BIT(4) /* each memory access is checked by itself */
 #define BT_KEY_CPL3     BIT(6)
 
+/* Which space of the jump cache the code of a key looks in. */
+static inline unsigned bt_space(uint32_t key, unsigned mode)
+{
+	return mode + (key & BT_KEY_32 ? MMU_MODES : 0);
+}
+
 /* Where the guest's arithmetic flags are. */
 enum bt_flags { BT_FLAGS_HOST, BT_FLAGS_SLOT, BT_FLAGS_RECIPE };
 
@@ -43,6 +49,7 @@ struct bt_site {
 	bool write;      /* the access at hand is a write */
 	bool group;      /* others rely on the check */
 	uint8_t addr_reg; /* R13 or R14: holds the address */
+	uint8_t light;    /* enum light */
 	uint16_t mnemonic;
 	struct bt_recipe recipe;
 };
@@ -110,7 +117,7 @@ struct bt_cache {
 	struct bt_block *page[BT_PAGES];
 	struct bt_exit *cross; /* linked exits to other pages, without guard */
 	/* Stubs that blocks jump to. */
-	uint32_t stub_link, stub_indirect, stub_site, stub_fill[2];
+	uint32_t stub_link, stub_indirect, stub_site, stub_fill[2], stub_light;
 	bt_enter_fn enter;
 };
 

@@ -79,7 +79,7 @@ static void emit_lookup(struct bt_xlat *x, struct bt_site *s)
 	emit32(e, BT_JC_ENTRIES - 1);
 	EMIT(e, 0x41, 0xc1, 0xe7, 0x05); /* shl r15d, 5 */
 	emit_mov_rr(e, R13, R14);
-	emit_gs(e, true, 0x33, R13, GS(space) + 8 * (size_t)x->user); /* xor r13, gs:[space] */
+	emit_gs(e, true, 0x33, R13, GS(space) + 8 * (size_t)bt_space(x->key, x->mode)); /* xor r13, gs:[space] */
 	emit_gs_indexed(e, 0x3b, R13, R15, GS(jc) + offsetof(struct bt_jc_entry, tag));
 	miss = emit_jcc_later(e, 5);
 	emit_gs_indexed(e, 0x8b, R13, R15, GS(jc) + offsetof(struct bt_jc_entry, page));

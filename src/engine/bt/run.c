@@ -14,6 +14,7 @@
  */
 #include <asm/prctl.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -35,7 +36,7 @@
 #define CACHE_BYTES     (64 * MiB)
 #define CACHE_BYTES_MIN (8 * MiB)
 #define HWCAP2_FSGSBASE BIT(1)
-#define SPACE_LAST      0x7ff0
+#define SPACE_LAST      0xff0 /* shifted by 3, and 48 */
 
 /* ---- address spaces ---- */
 
@@ -61,8 +62,11 @@ static void set_spaces(struct bt *b)
 	if (!b->asid_space[asid])
 		b->asid_space[asid] = new_space(b);
 	b->space_id = b->asid_space[asid];
-	b->space[BT_USER_SPACE] = (uint64_t)b->space_id << 48;
-	b->space[BT_KERNEL_SPACE] = (uint64_t)b->kernel_id << 48;
+	for (unsigned n = 0; n < BT_SPACES; n++) {
+		uint64_t id = n % MMU_MODES == MMU_USER ? b->space_id : b->kernel_id;
+
+		b->space[n] = (id << 3 | n) << 48;
+	}
 }
 
 static unsigned page_bit(gva_t va)
@@ -248,18 +252,17 @@ static struct bt_block *follow_link(struct bt *b)
 	return may_go_on(b) ? follow_exit(b, x) : NULL;
 }
 
-static void remember_target(struct bt *b, struct bt_block *k)
+static void remember_target(struct bt *b, const struct bt_block *k)
 {
 	const struct cpu *c = b->cpu;
-	bool user = c->cpl == 3;
 	struct bt_jc_entry *j = &b->jc[c->rip & (BT_JC_ENTRIES - 1)];
 
 	if (c->cr4 & CR4_LA57)
 		return;
-	if (!user && !k->global)
+	if (c->cpl != 3 && !k->global)
 		b->kernel_local = true;
 	note_code_page(b, c->rip);
-	j->tag = c->rip ^ b->space[user];
+	j->tag = c->rip ^ b->space[bt_space(k->key, k->key & BT_KEY_MMU)];
 	j->code = cache_address(b, k->entry_slot);
 	j->page = c->rip & PAGE_MASK;
 }
@@ -299,8 +302,21 @@ static bool can_resume(struct bt *b, const struct bt_site *s, uint64_t next)
 	       key == ((s->block->key & ~(BT_KEY_MMU | BT_KEY_UNMERGED)) | s->mode);
 }
 
-/* The code address to go on at, or 0: start a new turn. *stop: run() ends. */
-static uint64_t interpret_site(struct bt *b, const struct bt_site *s, struct exit *e, bool *stop)
+/* Instructions that the interpreter does again and again stay decoded. */
+static struct insn *kept_insn(struct bt *b, const struct bt_site *s)
+{
+	unsigned n = cache_meta_offset(b, s) / 16 % BT_KEPT, generation = interp_generation(b->cpu);
+	struct bt_kept *k = &b->kept[n];
+
+	if (k->site != s || k->generation != generation || k->drops != b->cache->drops) {
+		*k = (struct bt_kept){ .site = s, .generation = generation,
+			               .drops = b->cache->drops };
+	}
+	return &k->insn;
+}
+
+/* The code address to go on at, or 0: start a new turn. */
+static uint64_t interpret_site(struct bt *b, const struct bt_site *s)
 {
 	unsigned drops = b->cache->drops;
 	struct cpu *c = b->cpu;
@@ -311,12 +327,9 @@ static uint64_t interpret_site(struct bt *b, const struct bt_site *s, struct exi
 	b->stats.fallbacks++;
 	if (s->mnemonic <= ZYDIS_MNEMONIC_MAX_VALUE)
 		b->stats.fallback[s->mnemonic]++;
-	if (!interp_turn(c, e, true)) {
-		*stop = true;
-		return 0;
-	}
+	interp_execute(c, kept_insn(b, s));
 	mmu_report_stores(c);
-	b->pc = next & PAGE_MASK;
+	world_verify(b, true);
 	if (drops != b->cache->drops || !can_resume(b, s, next))
 		return 0;
 	b->pc = (next - s->len) & PAGE_MASK;
@@ -330,7 +343,7 @@ static uint64_t entry(struct bt *b, const struct bt_block *k)
 	return k ? cache_address(b, k->entry_slot) : 0;
 }
 
-static uint64_t follow_site(struct bt *b, struct exit *e, bool *stop)
+static uint64_t follow_site(struct bt *b)
 {
 	const struct bt_site *s = cache_at_meta(b, b->r15);
 	uint32_t key;
@@ -345,26 +358,25 @@ static uint64_t follow_site(struct bt *b, struct exit *e, bool *stop)
 		b->stats.unmerged++;
 		return entry(b, find_block(b, key | BT_KEY_UNMERGED));
 	}
-	return interpret_site(b, s, e, stop);
+	return interpret_site(b, s);
 }
 
-/* Runs translated code from target on until there is nowhere to go on; false when *e is filled. */
-static bool run_code(struct bt *b, uint64_t target, struct exit *e)
+/* Runs translated code from target on until there is nowhere to go on. */
+static void run_code(struct bt *b, uint64_t target)
 {
-	bool stop = false;
-
 	while (target && enter_code(b, target)) {
 		after_code(b);
 		atomic_store_explicit(&b->epoch, b->epoch + 2, memory_order_release);
+		if (b->doubt.nr)
+			world_verify(b, false);
 		if (b->reason == BT_LINK)
 			target = entry(b, follow_link(b));
 		else if (b->reason == BT_INDIRECT)
 			target = entry(b, follow_jump(b));
 		else
-			target = follow_site(b, e, &stop);
+			target = follow_site(b);
 	}
 	b->want_vector = false;
-	return !stop;
 }
 
 static bool turn(struct bt *b, struct exit *e)
@@ -377,13 +389,14 @@ static bool turn(struct bt *b, struct exit *e)
 	mmu_report_stores(c);
 	if (b->posted)
 		world_take_posts(b);
-	world_verify(b);
+	world_verify(b, true);
 	if (!may_go_on(b) || !key_of(c, &key))
 		return interp_turn(c, e, false);
 	k = find_block(b, key);
 	if (!k)
 		return interp_turn(c, e, true);
-	return run_code(b, entry(b, k), e);
+	run_code(b, entry(b, k));
+	return true;
 }
 
 static void set_gs(struct bt *b)
@@ -416,6 +429,19 @@ static void bt_destroy(struct cpu *c)
 	struct bt *b = c->bt;
 
 	if (b) {
+		if (getenv("BT_STATS")) {
+			struct bt_stats *t = &b->stats;
+			fprintf(stderr, "cpu%u blocks %lu code %lu evict %lu flush %lu inval %lu links %lu jumpmiss %lu fills %lu fallbacks %lu kicks %lu unmerged %lu posts %lu\n", c->id, t->blocks, t->code_bytes, t->evictions, t->flushes, t->invalidated, t->links, t->jump_misses, t->fills, t->fallbacks, t->kicks, t->unmerged, t->posts);
+			for (int k = 0; k < 40; k++) {
+				unsigned best = 0;
+				for (unsigned n = 0; n <= ZYDIS_MNEMONIC_MAX_VALUE; n++)
+					if (t->fallback[n] > t->fallback[best]) best = n;
+				if (!t->fallback[best]) break;
+				fprintf(stderr, " %s %u", ZydisMnemonicGetString(best), t->fallback[best]);
+				t->fallback[best] = 0;
+			}
+			fprintf(stderr, "\n");
+		}
 		c->mmu->flushed = NULL;
 		world_leave(b);
 		translate_free(b);

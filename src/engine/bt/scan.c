@@ -117,6 +117,11 @@ static void scan_stack(struct guest_insn *g, bool code64)
 	}
 }
 
+static bool has_segment(const struct guest_insn *g)
+{
+	return g->z.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS);
+}
+
 /* Forms of known classes that are left to the interpreter. */
 static bool is_rare(const struct bt_xlat *x, const struct guest_insn *g, bool code64)
 {
@@ -147,6 +152,25 @@ static bool is_rare(const struct bt_xlat *x, const struct guest_insn *g, bool co
 		return x->user || !(x->key & BT_KEY_SMAP);
 	case ISA_PUSHF:
 		return !code64;
+	case ISA_CLD:
+	case ISA_RDTSC:
+	case ISA_RDTSCP:
+		return false;
+	case ISA_POPF:
+		return !code64 || x->user;
+	case ISA_MOVS:
+	case ISA_STOS:
+		return !code64 || g->z.address_width != 64 || has_segment(g);
+	case ISA_SYSCALL:
+		return !code64 || !x->user;
+	case ISA_SYSRET:
+		return !code64 || x->user || g->z.operand_width != 64;
+	case ISA_BASE:
+	case ISA_RDPKRU:
+	case ISA_FROM_SEGMENT:
+		return !code64;
+	case ISA_BIT:
+		return g->z.operand_width < 32 || g->mem.seg != NO_REG || g->mem.asize * 8 != natural;
 	case ISA_VECTOR:
 		return !x->offers[g->z.meta.isa_set];
 	case ISA_PLAIN:
@@ -160,7 +184,7 @@ static bool is_rare(const struct bt_xlat *x, const struct guest_insn *g, bool co
 static bool ends_block(const struct guest_insn *g)
 {
 	return g->class == ISA_JMP || g->class == ISA_RET || g->class == ISA_CALL ||
-	       g->class == ISA_OTHER_END;
+	       g->class == ISA_SYSCALL || g->class == ISA_SYSRET || g->class == ISA_OTHER_END;
 }
 
 static bool scan_insn(struct bt_xlat *x, struct guest_insn *g, const uint8_t *bytes, unsigned avail)
@@ -185,7 +209,7 @@ static bool scan_insn(struct bt_xlat *x, struct guest_insn *g, const uint8_t *by
 	g->len = g->z.length;
 	g->class = isa_class(&g->z, g->op);
 	scan_operands(g, code64);
-	if (g->class == ISA_NOTHING)
+	if (g->class == ISA_NOTHING || g->class == ISA_MOVS || g->class == ISA_STOS)
 		g->mem.present = false;
 	if (g->class == ISA_LEA)
 		g->mem.read = g->mem.write = false;

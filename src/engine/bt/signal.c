@@ -92,7 +92,8 @@ static void handle_kick(int sig, siginfo_t *info, void *context)
 
 	if (b && atomic_load(&b->in_code)) {
 		b->kicked = 1;
-		b->space[0] = b->space[1] = BIT(63);
+		for (unsigned n = 0; n < BT_SPACES; n++)
+			b->space[n] = BIT(63);
 		b->stats.kicks++;
 		stop_at(b, ((ucontext_t *)context)->uc_mcontext.gregs);
 	}

@@ -12,6 +12,7 @@
 #include "engine/bt/stubs.h"
 
 #include "engine/bt/emit.h"
+#include "engine/bt/light.h"
 
 const uint8_t bt_host_reg[16] = {
 	RAX, RCX, RDX, RBX, R12, RBP, RSI, RDI, R8, R9, NO_HOST, NO_HOST, R10, R11, NO_HOST, NO_HOST,
@@ -101,6 +102,39 @@ static void make_fill(struct bt *b, struct emit *e, unsigned address)
 	emit_jmp(e, b->cache->stub_site);
 }
 
+/* Calls bt_light() with all registers in struct bt. */
+static void make_light(struct bt *b, struct emit *e)
+{
+	uint8_t *leave, *jump;
+
+	store_registers(e);
+	emit_store_gs(e, R13, GS(r13));
+	emit_store_gs(e, R14, GS(r14));
+	emit_store_gs(e, R15, GS(r15));
+	emit_store_gs(e, R15, GS(fill_site));
+	EMIT(e, 0x48, 0x8b, 0x44, 0x24, 0xf8); /* mov rax, [rsp - 8] */
+	emit_store_gs(e, RAX, GS(slot));
+	emit_mov_imm64(e, RDI, (uintptr_t)b);
+	emit_mov_rr(e, RSI, R15);
+	emit_mov_imm64(e, RAX, (uintptr_t)bt_light);
+	EMIT(e, 0xff, 0xd0); /* call rax */
+	EMIT(e, 0x83, 0xf8, LIGHT_LEAVE); /* cmp eax, */
+	emit_load_gs(e, R15, GS(slot));
+	EMIT(e, 0x4c, 0x89, 0x7c, 0x24, 0xf8); /* mov [rsp - 8], r15 */
+	load_registers(e);
+	emit_load_gs(e, R13, GS(r13));
+	emit_load_gs(e, R14, GS(r14));
+	emit_load_gs(e, R15, GS(r15));
+	leave = emit_jcc_later(e, 4);
+	jump = emit_jcc_later(e, 7);
+	EMIT(e, 0x65, 0xff, 0x24, 0x25); /* jmp gs:[target] */
+	emit32(e, GS(target));
+	emit_here(e, leave);
+	emit_jmp(e, b->cache->stub_site);
+	emit_here(e, jump);
+	emit_jmp(e, b->cache->stub_indirect);
+}
+
 void stubs_make(struct bt *b)
 {
 	struct bt_cache *c = b->cache;
@@ -118,5 +152,7 @@ void stubs_make(struct bt *b)
 	make_fill(b, &e, R14);
 	c->stub_fill[1] = emit_offset(&e);
 	make_fill(b, &e, R13);
+	c->stub_light = emit_offset(&e);
+	make_light(b, &e);
 	c->stubs_end = emit_offset(&e);
 }

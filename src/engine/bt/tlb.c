@@ -20,6 +20,7 @@
  */
 #include "engine/bt/stubs.h"
 #include "engine/bt/tlb.h"
+#include "engine/bt/world.h"
 #include "mem/mem.h"
 
 static void zero_entries(struct bt_tlb_entry *t, size_t n)
@@ -81,33 +82,35 @@ static bool canonical(const struct cpu *c, gva_t va)
 	return (gva_t)((int64_t)(va << shift) >> shift) == va;
 }
 
-/* Takes what the TLB of src/mmu grants for va into this one; true if that is enough for the site. */
-static bool take(struct bt *b, const struct bt_site *s, gva_t va)
+bool bt_tlb_take(struct bt *b, unsigned mode, gva_t va, bool for_write)
 {
 	struct cpu *c = b->cpu;
 	unsigned n = (va >> 12) & (TLB_ENTRIES - 1);
-	const struct tlb_entry *t = &c->mmu->tlb[s->mode][n];
+	const struct tlb_entry *t = &c->mmu->tlb[mode][n];
 	uint64_t tag = (va & PAGE_MASK) | c->tlb_tag;
-	bool global = c->mmu->global[s->mode][n] == c->mmu->generation;
+	bool global = c->mmu->global[mode][n] == c->mmu->generation;
 	bool write = t->write == tag && t->read == tag;
 
 	if (write)
-		enter(b, s->mode, BT_WRITE, va, va + t->addend, global);
+		enter(b, mode, BT_WRITE, va, va + t->addend, global);
 	if (t->read == tag)
-		enter(b, s->mode, BT_READ, va, va + t->addend, global);
-	return s->write_tag ? write : t->read == tag;
+		enter(b, mode, BT_READ, va, va + t->addend, global);
+	return for_write ? write : t->read == tag;
 }
 
 /* The page may be accessed, but the right to write must not be kept: code is on it. This once the
  * access goes through unless it hits the code. Not for accesses that others rely on. */
 static bool pass_once(struct bt *b, const struct bt_site *s, uint8_t *host)
 {
-	const struct mem *m = b->cpu->mem;
+	struct mem *m = b->cpu->mem;
 	uint64_t page = mem_page(m, host);
 
-	if (s->group || !s->write || page == MEM_NO_PAGE)
+	if (page == MEM_NO_PAGE || !s->write)
 		return false;
-	if (atomic_load(&m->code[page]) & mem_granules(host, s->span))
+	world_note_beside(b, page);
+	/* Who begins to watch more of the page has to know that a store may be under way. */
+	atomic_store(&m->granted[page], 1);
+	if (s->group || atomic_load(&m->code[page]) & mem_granules(host, s->span))
 		return false;
 	b->target = cache_address(b, s->hit);
 	if (s->addr_reg == 14)
@@ -133,7 +136,7 @@ unsigned bt_fill(struct bt *b, uint64_t site_offset, gva_t va)
 	host = mmu_find(c, va, s->write ? MMU_WRITE : MMU_READ, s->mode, &gpa, &error);
 	if (!host)
 		return FILL_LEAVE;
-	if (take(b, s, va)) {
+	if (bt_tlb_take(b, s->mode, va, s->write_tag)) {
 		b->target = cache_address(b, s->retry);
 		return FILL_GO;
 	}

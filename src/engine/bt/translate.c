@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "cpu/cpuid.h"
+#include "engine/bt/light.h"
 #include "engine/bt/stubs.h"
 #include "engine/bt/world.h"
 #include "engine/bt/xlat.h"
@@ -45,11 +46,27 @@ struct pending *xlat_pending(struct bt_xlat *x, enum pending_kind kind, uint8_t 
 /* Sites of an instruction learn where it ends, unless it jumps. */
 static void set_resume(struct bt_xlat *x, const struct guest_insn *g, unsigned first_site)
 {
-	if (g->class == ISA_JMP || g->class == ISA_CALL || g->class == ISA_RET)
+	if (g->class == ISA_JMP || g->class == ISA_CALL || g->class == ISA_RET ||
+	    g->class == ISA_SYSCALL || g->class == ISA_SYSRET)
 		return;
 	for (unsigned n = first_site; n < x->nr_sites; n++)
 		if (x->site[n].kind != SITE_CHECK)
 			x->site[n].resume = emit_offset(&x->e);
+}
+
+/* mov between a register and [base + disp] */
+static void store_reg(struct emit *e, unsigned size, unsigned reg, const struct reach *r)
+{
+	if (size == 2)
+		emit8(e, 0x66);
+	EMIT(e, (size == 8 ? 0x48 : 0x40) | (reg & 8) >> 1 | r->base >> 3, 0x89);
+	emit_modrm_mem(e, reg, r->base, r->disp);
+}
+
+static void load_reg(struct emit *e, unsigned size, unsigned reg, const struct reach *r)
+{
+	EMIT(e, (size == 8 ? 0x48 : 0x40) | (reg & 8) >> 1 | r->base >> 3, 0x8b);
+	emit_modrm_mem(e, reg, r->base, r->disp);
 }
 
 /* The interpreter does it; afterwards flags are both in the host's and in the slot. */
@@ -62,6 +79,112 @@ static void other(struct bt_xlat *x, const struct guest_insn *g)
 	access_forget(x);
 	x->flags = BT_FLAGS_HOST;
 	x->recipe.op = RECIPE_NONE;
+}
+
+/* C does it, without leaving if it is the common case; afterwards flags are in the slot. */
+static struct bt_site *light(struct bt_xlat *x, const struct guest_insn *g, enum light kind)
+{
+	struct bt_site *s;
+
+	flags_slot(x);
+	s = xlat_site(x, g, SITE_INSN);
+	s->light = (uint8_t)kind;
+	emit_mov_imm32(&x->e, R15, cache_meta_offset(x->b, s));
+	emit_jmp(&x->e, x->b->cache->stub_light);
+	access_forget(x);
+	x->recipe.op = RECIPE_NONE;
+	return s;
+}
+
+static void string(struct bt_xlat *x, const struct guest_insn *g)
+{
+	light(x, g, g->class == ISA_MOVS ? LIGHT_MOVS : LIGHT_STOS)->span =
+	        g->z.mnemonic == ZYDIS_MNEMONIC_MOVSB || g->z.mnemonic == ZYDIS_MNEMONIC_STOSB
+	                ? 1
+	                : g->z.operand_width / 8;
+}
+
+static void base(struct bt_xlat *x, const struct guest_insn *g)
+{
+	bool gs = g->z.mnemonic == ZYDIS_MNEMONIC_RDGSBASE || g->z.mnemonic == ZYDIS_MNEMONIC_WRGSBASE;
+	bool write = g->z.mnemonic == ZYDIS_MNEMONIC_WRFSBASE || g->z.mnemonic == ZYDIS_MNEMONIC_WRGSBASE;
+	struct bt_site *s = light(x, g, write ? LIGHT_WRBASE : LIGHT_RDBASE);
+
+	s->recipe.a = (uint8_t)ZydisRegisterGetId(g->op[0].reg.value);
+	s->recipe.b = gs;
+	s->recipe.size = g->z.operand_width / 8;
+}
+
+static void from_segment(struct bt_xlat *x, const struct guest_insn *g)
+{
+	unsigned seg = (unsigned)ZydisRegisterGetId(g->op[1].reg.value);
+	int reg = ZydisRegisterGetId(g->op[0].reg.value);
+	unsigned size = g->op[0].size, to = bt_host_reg[reg];
+	struct emit *e = &x->e;
+
+	emit_load_gs(e, R15, GS(cpu));
+	EMIT(e, 0x45, 0x0f, 0xb7, 0xbf); /* movzx r15d, word [r15 + sel] */
+	emit32(e, (uint32_t)(offsetof(struct cpu, seg) + seg * sizeof(struct segment) +
+	                     offsetof(struct segment, sel)));
+	if (to == NO_HOST) {
+		EMIT(e, 0x65);
+		if (size == 16)
+			EMIT(e, 0x66);
+		EMIT(e, size == 16 ? 0x44 : 0x4c, 0x89, 0x3c, 0x25); /* mov gs:[reg], r15 */
+		emit32(e, (uint32_t)(GS(gpr) + 8 * (size_t)reg));
+		return;
+	}
+	if (size == 16)
+		EMIT(e, 0x66);
+	EMIT(e, 0x44 | to >> 3, 0x89, 0xf8 | (to & 7)); /* mov to, r15 */
+}
+
+/* The bit string reaches as far as the register says: the operand is the word at
+ * EA + (register >> 5 or 6) words, the bit what is left. */
+static void bit(struct bt_xlat *x, const struct guest_insn *g)
+{
+	unsigned size = g->z.operand_width / 8, shift = size == 8 ? 6 : 5;
+	int reg = ZydisRegisterGetId(g->op[1].reg.value);
+	uint8_t rex = size == 8 ? 0x48 : 0x40;
+	struct operand o = g->mem;
+	struct emit *e = &x->e;
+	struct reach r;
+
+	if (bt_host_reg[reg] == NO_HOST || o.base == NO_REG || o.base == REG_PC ||
+	    o.index != NO_REG) {
+		other(x, g);
+		return;
+	}
+	/* The word's address into R13, as if it were the register of an operand without index. */
+	flags_free(x);
+	access_forget(x);
+	emit_mov_rr(e, R15, bt_host_reg[reg]);
+	if (size == 4 && !(x->key & BT_KEY_32))
+		EMIT(e, 0x4d, 0x63, 0xff); /* movsxd r15, r15d */
+	EMIT(e, x->key & BT_KEY_32 ? 0x41 : 0x49, 0xc1, 0xff, (uint8_t)shift); /* sar r15, shift */
+	emit_lea_sib(e, true, R15, -1, R15, size == 8 ? 3 : 2, 0);
+	emit_lea_sib(e, !(x->key & BT_KEY_32), R15, (int)rewrite_read(x, o.base, R13), R15, 0,
+	             (int32_t)o.disp);
+	emit_store_gs(e, R15, GS(bit_address));
+	o.base = REG_BIT;
+	o.disp = 0;
+	o.size = (uint16_t)size;
+	r = access_reach(x, &o, 0);
+	flags_host(x); /* all but CF stay */
+	if (g->z.attributes & ZYDIS_ATTRIB_HAS_LOCK) {
+		emit_mov_rr(e, R15, bt_host_reg[reg]);
+		EMIT(e, 0x9c);                                        /* pushfq */
+		EMIT(e, 0x41, 0x83, 0xe7, size == 8 ? 63 : 31, 0x9d); /* and r15d, ...; popfq */
+		EMIT(e, 0xf0, rex | 4 | r.base >> 3, 0x0f, g->z.opcode);
+		emit_modrm_mem(e, R15, r.base, r.disp);
+		return;
+	}
+	/* In a register the offset is taken modulo the size. */
+	load_reg(e, size, R15, &r);
+	EMIT(e, rex | 1 | (bt_host_reg[reg] & 8) >> 1, 0x0f, g->z.opcode,
+	     0xc7 | (bt_host_reg[reg] & 7) << 3);
+	if (g->mem.write)
+		store_reg(e, size, R15, &r);
 }
 
 /* Vector instructions run only while the guest's registers are the host's. */
@@ -146,21 +269,6 @@ static void lea(struct bt_xlat *x, const struct guest_insn *g)
 		return;
 	}
 	access_address(x, &o, to);
-}
-
-/* mov between a register and [base + disp] */
-static void store_reg(struct emit *e, unsigned size, unsigned reg, const struct reach *r)
-{
-	if (size == 2)
-		emit8(e, 0x66);
-	EMIT(e, (size == 8 ? 0x48 : 0x40) | (reg & 8) >> 1 | r->base >> 3, 0x89);
-	emit_modrm_mem(e, reg, r->base, r->disp);
-}
-
-static void load_reg(struct emit *e, unsigned size, unsigned reg, const struct reach *r)
-{
-	EMIT(e, (size == 8 ? 0x48 : 0x40) | (reg & 8) >> 1 | r->base >> 3, 0x8b);
-	emit_modrm_mem(e, reg, r->base, r->disp);
 }
 
 static void move_rsp(struct bt_xlat *x, int32_t by)
@@ -396,6 +504,40 @@ static void insn(struct bt_xlat *x, const struct guest_insn *g)
 	case ISA_RET:
 		ret(x, g);
 		break;
+	case ISA_POPF:
+		light(x, g, LIGHT_POPF);
+		break;
+	case ISA_CLD:
+		alter_cpu(x, 4, offsetof(struct cpu, rflags), (uint32_t)~RFLAGS_DF);
+		break;
+	case ISA_MOVS:
+	case ISA_STOS:
+		string(x, g);
+		break;
+	case ISA_SYSCALL:
+		light(x, g, LIGHT_SYSCALL);
+		break;
+	case ISA_SYSRET:
+		light(x, g, LIGHT_SYSRET);
+		break;
+	case ISA_RDTSC:
+		light(x, g, LIGHT_RDTSC);
+		break;
+	case ISA_RDTSCP:
+		light(x, g, LIGHT_RDTSCP);
+		break;
+	case ISA_RDPKRU:
+		light(x, g, LIGHT_RDPKRU);
+		break;
+	case ISA_BASE:
+		base(x, g);
+		break;
+	case ISA_FROM_SEGMENT:
+		from_segment(x, g);
+		break;
+	case ISA_BIT:
+		bit(x, g);
+		break;
 	default:
 		other(x, g);
 		break;
@@ -405,7 +547,7 @@ static void insn(struct bt_xlat *x, const struct guest_insn *g)
 static bool ends(const struct guest_insn *g)
 {
 	return g->class == ISA_JMP || g->class == ISA_CALL || g->class == ISA_RET ||
-	       g->class == ISA_OTHER_END;
+	       g->class == ISA_SYSCALL || g->class == ISA_SYSRET || g->class == ISA_OTHER_END;
 }
 
 static bool has_site(const struct guest_insn *g)
@@ -524,6 +666,7 @@ struct bt_block *translate(struct bt *b, const uint8_t *host, unsigned off, uint
 {
 	struct bt_xlat *x = b->xlat;
 	unsigned avail = (unsigned)(PAGE_SIZE - off);
+	bool doubtful;
 
 	for (;;) {
 		memcpy(x->copy, host, avail);
@@ -537,13 +680,14 @@ struct bt_block *translate(struct bt *b, const uint8_t *host, unsigned off, uint
 		body(x);
 		x->seg->meta_used += (x->nr_sites * sizeof(struct bt_site) + 15) & ~15ul;
 		finish(x, host);
-		world_watch(b, host, x->block->granules);
+		doubtful = world_watch(b, host, x->block->granules);
 		cache_insert(b, x->seg, x->block);
 		if (likely(cache_hash_bytes(host, x->block->bytes) == x->block->hash))
 			break;
 		cache_invalidate(b, host, x->block->granules);
 	}
-	world_doubt(b, x->block);
+	if (doubtful)
+		world_doubt(b, x->block);
 	return x->block;
 }
 

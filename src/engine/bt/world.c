@@ -10,24 +10,30 @@
  * Watching a page while others run. world_watch() sets the granules, then takes the right to write
  * out of all TLBs, then the caller reads the bytes. A store that found its tag before that and lands
  * after it is missed: such a store lies between two visits of C of its vCPU, of which `epoch` keeps
- * count. So a new block stays on a list of doubtful ones until every other vCPU has been seen in C
- * since; while it is there, its bytes are compared again at each point where x86 obliges this
- * processor to notice (an interrupt, a serializing instruction).
+ * count. So a page from which the right was taken is doubtful until every other vCPU has been seen
+ * in C since, and so is a block that is made meanwhile: its bytes are compared again at each point
+ * where x86 obliges this processor to notice (an interrupt, a serializing instruction). Pages that
+ * nobody could write, which are most, are never doubtful.
  */
 #include "engine/bt/world.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "engine/bt/cache.h"
 #include "engine/bt/signal.h"
 #include "mem/mem.h"
 
-#define WORLD_MAX 64
-
 struct bt_world {
+	struct page_state {
+		uint16_t writes, times; /* beside code: counted without locks, for a guess */
+		_Atomic uint32_t doubtful; /* vCPUs that wait for the others since they took the right
+		                              to write it */
+	} *page; /* by RAM page */
+	uint64_t pages;
 	unsigned nr;
-	struct bt *member[WORLD_MAX];
+	struct bt *member[BT_WORLD_MAX];
 };
 
 static void post(struct bt *b, uint64_t page, uint64_t granules)
@@ -53,7 +59,35 @@ static void code_written(void *opaque, uint64_t page, uint64_t granules)
 		post(w->member[n], page, granules);
 }
 
+/*
+ * Pages that held code once and hold data now keep their granules until somebody writes to each of
+ * them. A page that is written again and again beside its code loses all of it: after 32 writes, then
+ * after twice as many each time, so that a page with both does not lose it for ever.
+ */
+#define HEAT_FIRST 32u
+#define HEAT_LAST  0x4000u
+
+void world_note_beside(struct bt *b, uint64_t page)
+{
+	struct bt_world *w = b->world;
+	struct mem *m = b->cpu->mem;
+
+	if (++w->page[page].writes < (HEAT_FIRST << w->page[page].times))
+		return;
+	w->page[page].writes = 0;
+	if (HEAT_FIRST << w->page[page].times < HEAT_LAST)
+		w->page[page].times++;
+	mem_wrote_code(m, page, ~0ull);
+}
+
 static const struct mem_watch_ops watch_ops = { .written = code_written };
+
+static void free_world(struct bt_world *w)
+{
+	if (w->page != MAP_FAILED)
+		munmap(w->page, w->pages * sizeof(*w->page));
+	free(w);
+}
 
 int world_join(struct bt *b)
 {
@@ -63,13 +97,18 @@ int world_join(struct bt *b)
 
 	if (!w) {
 		w = calloc(1, sizeof(*w));
-		rc = w ? mem_watch(m, &watch_ops, w) : -ENOMEM;
+		if (!w)
+			return -ENOMEM;
+		w->pages = m->ram_bytes / PAGE_SIZE;
+		w->page = mmap(NULL, w->pages * sizeof(*w->page), PROT_READ | PROT_WRITE,
+		               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		rc = w->page == MAP_FAILED ? -ENOMEM : mem_watch(m, &watch_ops, w);
 		if (rc) {
-			free(w);
+			free_world(w);
 			return rc;
 		}
 	}
-	if (w->nr == WORLD_MAX)
+	if (w->nr == BT_WORLD_MAX)
 		return -ENOSPC;
 	w->member[w->nr++] = b;
 	b->world = w;
@@ -87,10 +126,11 @@ void world_leave(struct bt *b)
 		if (w->member[n] == b)
 			w->member[n] = w->member[w->nr - 1];
 	b->world = NULL;
+	free(b->doubt.list);
 	if (--w->nr)
 		return;
 	mem_unwatch(m);
-	free(w);
+	free_world(w);
 }
 
 static uint8_t *page_at(const struct mem *m, uint64_t page)
@@ -138,21 +178,6 @@ static void revoke(struct bt *b, uintptr_t host)
 	}
 }
 
-void world_watch(struct bt *b, const uint8_t *host, uint64_t granules)
-{
-	struct mem *m = b->cpu->mem;
-	uint64_t page = mem_page(m, host), before;
-
-	if (page == MEM_NO_PAGE)
-		return;
-	before = atomic_fetch_or(&m->code[page], granules);
-	if (before || !atomic_exchange(&m->granted[page], 0))
-		return;
-	for (unsigned n = 0; n < b->world->nr; n++)
-		revoke(b->world->member[n], (uintptr_t)host & PAGE_MASK);
-	atomic_thread_fence(memory_order_seq_cst);
-}
-
 /* ---- doubtful blocks ---- */
 
 static void note_epochs(struct bt *b)
@@ -174,43 +199,122 @@ static bool all_moved(struct bt *b)
 	return true;
 }
 
-void world_doubt(struct bt *b, struct bt_block *k)
+/* Makes the others visit C, so that the list gets shorter. */
+static void hurry(struct bt *b)
 {
-	if (b->world->nr == 1)
-		return;
-	if (b->doubt.nr == BT_DOUBTS)
-		world_verify(b);
-	if (b->doubt.nr < BT_DOUBTS)
-		b->doubt.block[b->doubt.nr++] = k;
-	else
-		b->doubt.overflow = true;
+	for (unsigned n = 0; n < b->world->nr; n++) {
+		struct bt *other = b->world->member[n];
+
+		if (other == b || atomic_load(&other->epoch) != b->doubt.epoch[n])
+			continue;
+		cpu_raise_attention(other->cpu, ATTN_CODE);
+		signal_notify(other);
+	}
 }
 
-void world_verify(struct bt *b)
+/* A block, or else a page. */
+static void add_doubt(struct bt *b, struct bt_block *k, uint64_t page)
 {
-	unsigned kept = 0;
+	struct bt_doubt *list = b->doubt.list;
+	unsigned max = b->doubt.max;
+
+	if (b->doubt.nr == max) {
+		max = max ? 2 * max : 256;
+		list = realloc(list, max * sizeof(*list));
+		if (!list)
+			abort(); /* a few hundred bytes: there is no machine left to run on */
+		b->doubt.list = list;
+		b->doubt.max = max;
+		hurry(b);
+	}
+	list[b->doubt.nr++] = (struct bt_doubt){ .block = k, .page = page };
+}
+
+bool world_watch(struct bt *b, const uint8_t *host, uint64_t granules)
+{
+	struct bt_world *w = b->world;
+	struct mem *m = b->cpu->mem;
+	uint64_t page = mem_page(m, host);
+
+	if (page == MEM_NO_PAGE)
+		return false;
+	atomic_fetch_or(&m->code[page], granules);
+	if (atomic_exchange(&m->granted[page], 0)) {
+		for (unsigned n = 0; n < w->nr; n++)
+			revoke(w->member[n], (uintptr_t)host & PAGE_MASK);
+		if (w->nr > 1) {
+			atomic_fetch_add(&w->page[page].doubtful, 1);
+			add_doubt(b, NULL, page);
+		}
+		atomic_thread_fence(memory_order_seq_cst);
+	}
+	return atomic_load(&w->page[page].doubtful);
+}
+
+void world_doubt(struct bt *b, struct bt_block *k)
+{
+	add_doubt(b, k, 0);
+}
+
+static bool in_range(const void *p, const void *from, const void *to)
+{
+	return p >= from && p < to;
+}
+
+void world_drop_doubts(struct bt *b, const void *from, const void *to)
+{
+	unsigned kept = 0, old = 0;
+
+	for (unsigned n = 0; n < b->doubt.nr; n++) {
+		struct bt_doubt d = b->doubt.list[n];
+
+		if (d.block && in_range(d.block, from, to))
+			continue;
+		old += n < b->doubt.nr_old;
+		b->doubt.list[kept++] = d;
+	}
+	b->doubt.nr = kept;
+	b->doubt.nr_old = old;
+}
+
+/* Compares a block; true when it need not be compared again. */
+static bool settle(struct bt *b, const struct bt_doubt *d, bool over)
+{
+	struct bt_block *k = d->block;
+
+	if (!k) {
+		if (over)
+			atomic_fetch_sub(&b->world->page[d->page].doubtful, 1);
+		return over;
+	}
+	if (!k->dead && cache_hash_bytes(k->host, k->bytes) != k->hash)
+		cache_invalidate(b, k->host, k->granules);
+	return k->dead || over;
+}
+
+void world_verify(struct bt *b, bool must)
+{
+	unsigned kept = 0, old = 0;
 	bool moved;
 
 	if (!b->doubt.nr)
 		return;
-	moved = b->doubt.nr_old && all_moved(b);
+	moved = all_moved(b);
+	if (!must && !moved)
+		return;
 	atomic_thread_fence(memory_order_seq_cst);
-	if (b->doubt.overflow)
-		cache_flush(b);
-	for (unsigned n = 0; n < b->doubt.nr && !b->doubt.overflow; n++) {
-		struct bt_block *k = b->doubt.block[n];
+	for (unsigned n = 0; n < b->doubt.nr; n++) {
+		bool is_old = n < b->doubt.nr_old;
 
-		if (!k->dead && cache_hash_bytes(k->host, k->bytes) != k->hash)
-			cache_invalidate(b, k->host, k->granules);
-		if (!k->dead && !(moved && n < b->doubt.nr_old))
-			b->doubt.block[kept++] = k;
+		if (settle(b, &b->doubt.list[n], moved && is_old))
+			continue;
+		old += is_old;
+		b->doubt.list[kept++] = b->doubt.list[n];
 	}
-	b->doubt.overflow = false;
 	b->doubt.nr = kept;
-	if (moved || !b->doubt.nr_old) {
+	b->doubt.nr_old = old;
+	if (!old) {
 		b->doubt.nr_old = kept;
 		note_epochs(b);
-	} else if (b->doubt.nr_old > kept) {
-		b->doubt.nr_old = kept;
 	}
 }

@@ -16,7 +16,8 @@
 #define INSN_MAX     15
 
 #define NO_REG (-1)
-#define REG_PC (-2) /* the base of a RIP-relative operand */
+#define REG_PC  (-2) /* the base of a RIP-relative operand */
+#define REG_BIT (-3) /* bt.bit_address, the word that BT and its like access */
 
 /* An operand in memory, by guest register numbers. */
 struct operand {
