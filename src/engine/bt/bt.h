@@ -102,6 +102,7 @@ struct bt {
 	bool fpu_live; /* the guest's vector state is in the host's registers */
 	bool want_vector, want_sse, want_avx; /* at the next entry: see enter_vector() */
 	bool kernel_local; /* jump cache or links hold kernel code that is not on a global page */
+	unsigned flushes; /* counts what src/mmu told */
 	bool any_filled;   /* an L1 entry since the last whole flush */
 	bool any_global;
 	unsigned nr_journal;

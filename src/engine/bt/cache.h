@@ -84,7 +84,8 @@ struct bt_block {
 	uint32_t start, entry_slot, entry_host, end; /* offsets of code */
 	uint16_t bytes; /* of guest code */
 	uint16_t nr_sites, nr_exits, nr_windows, nr_insns;
-	bool dead, global, vector;
+	bool dead, global;
+	bool sse, avx; /* has such instructions, legacy and VEX encoded */
 	struct bt_site *site;
 	struct bt_exit *exit;
 	struct bt_window *window;

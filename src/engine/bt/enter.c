@@ -33,7 +33,7 @@ static void save_vector(struct bt *b)
 	b->sse_ok = b->avx_ok = 0;
 }
 
-bool enter_vector(struct bt *b)
+bool enter_vector(struct bt *b, bool needs_sse, bool needs_avx)
 {
 	const struct cpu *c = b->cpu;
 	uint32_t mxcsr = *(const uint32_t *)(c->fpu.area + FPU_MXCSR);
@@ -43,9 +43,9 @@ bool enter_vector(struct bt *b)
 	           !(~c->xcr0 & (XCR0_SSE | XCR0_AVX)) && !(c->rflags & RFLAGS_VM) &&
 	           (c->cr0 & CR0_PE);
 
-	b->want_vector = masked && (sse || avx);
 	b->want_sse = masked && sse;
 	b->want_avx = masked && avx;
+	b->want_vector = (b->want_sse || !needs_sse) && (b->want_avx || !needs_avx);
 	return b->want_vector;
 }
 

@@ -94,6 +94,7 @@ static void flushed(struct cpu *c, enum mmu_flush what, gva_t va)
 {
 	struct bt *b = c->bt;
 
+	b->flushes++;
 	switch (what) {
 	case MMU_FLUSH_PAGE:
 		bt_tlb_drop_page(b, va);
@@ -318,7 +319,7 @@ static struct insn *kept_insn(struct bt *b, const struct bt_site *s)
 /* The code address to go on at, or 0: start a new turn. */
 static uint64_t interpret_site(struct bt *b, const struct bt_site *s)
 {
-	unsigned drops = b->cache->drops;
+	unsigned drops = b->cache->drops, flushes = b->flushes;
 	struct cpu *c = b->cpu;
 	uint64_t next = c->rip + s->len;
 
@@ -330,10 +331,11 @@ static uint64_t interpret_site(struct bt *b, const struct bt_site *s)
 	interp_execute(c, kept_insn(b, s));
 	mmu_report_stores(c);
 	world_verify(b, true);
-	if (drops != b->cache->drops || !can_resume(b, s, next))
+	/* After a flush the next instruction may be on another page than before. */
+	if (drops != b->cache->drops || flushes != b->flushes || !can_resume(b, s, next))
 		return 0;
 	b->pc = (next - s->len) & PAGE_MASK;
-	if (s->block->vector && !enter_vector(b))
+	if ((s->block->sse || s->block->avx) && !enter_vector(b, s->block->sse, s->block->avx))
 		return 0;
 	return cache_address(b, s->resume);
 }
@@ -352,7 +354,7 @@ static uint64_t follow_site(struct bt *b)
 	take_flags(b, s->flags, &s->recipe);
 	if (!may_go_on(b))
 		return 0;
-	if (s->kind == SITE_VECTOR && enter_vector(b))
+	if (s->kind == SITE_VECTOR && enter_vector(b, s->block->sse, s->block->avx))
 		return cache_address(b, s->retry);
 	if (s->kind == SITE_ACCESS && s->group && key_of(b->cpu, &key)) {
 		b->stats.unmerged++;

@@ -127,6 +127,9 @@ static bool is_rare(const struct bt_xlat *x, const struct guest_insn *g, bool co
 {
 	unsigned natural = code64 ? 64 : 32;
 
+	/* Nobody writes through CS. */
+	if (!code64 && g->mem.write && g->z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_CS)
+		return true;
 	/* Outside 64-bit mode FS and GS have limits and types that nothing here checks. */
 	if (!code64 && g->mem.present && g->mem.seg != NO_REG && g->class != ISA_LEA)
 		return true;

@@ -205,7 +205,7 @@ static void check_vector(struct bt_xlat *x, const struct guest_insn *g)
 	emit8(&x->e, 0);
 	xlat_pending(x, PENDING_SITE, emit_jcc_later(&x->e, 4))->site = s;
 	*(avx ? &x->avx_checked : &x->sse_checked) = true;
-	x->block->vector = true;
+	*(avx ? &x->block->avx : &x->block->sse) = true;
 }
 
 static bool may_trap(const struct guest_insn *g)
