@@ -11,7 +11,6 @@ sys.path.append(str(ROOT / "script"))  # guest_image
 
 import interpreter  # noqa: E402
 import suite  # noqa: E402
-import ways  # noqa: E402
 
 
 def words(text):
@@ -46,10 +45,7 @@ def main():
     if args.loop_mix:
         interpreter.run_all(args)
         return
-    try:
-        suite.run(args)
-    except ways.Failure as e:
-        raise SystemExit(f"bench: {e}") from e
+    sys.exit(not suite.run(args))
 
 
 if __name__ == "__main__":

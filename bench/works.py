@@ -1,10 +1,13 @@
 """The rows of the suite: what runs, in which group, and how its time is told.
 
-A command is words. Of those, "kernels" is the program of bench/guest, {dir} the folder that it and
-its helpers are in, and @NAME a program of a Debian package; each way of running puts its own paths.
+A command is words. Of those, {dir} becomes the folder of the program of bench/guest and its helpers,
+{sources} that of its sources, @NAME the command of a Debian package's program and {NAME} the folder
+that package is in: each way of running puts its own paths.
 """
 
 import dataclasses
+import re
+from typing import Callable
 
 INTEGER = "integer and pointer"
 FLOAT = "floating point and SIMD"
@@ -13,21 +16,65 @@ PROCESS = "fork, exec, page faults"
 OTHER = "other"
 GROUPS = [INTEGER, FLOAT, SYSTEM, PROCESS, OTHER]
 
+BOOT, CYCLE, MAKE = "boot", "power-cycle", "make"  # rows that have floors of their own
+
 
 @dataclasses.dataclass(frozen=True)
 class Work:
     name: str
     group: str
-    command: str
-    checked: bool = True  # the checksum is the same on every machine
+    command: str = ""  # none: the row is about the whole machine
+    checked: bool = False  # the checksum is the same on every machine
+    vcpus: int = 1
+    seconds: Callable[[str], float] | None = None  # tells the time from the output
+
+    @property
+    def programs(self):
+        return re.findall(r"@([a-z0-9-]+)", self.command)
 
 
 def kernel(group, name, amount, *arguments, row=None):
     """A work of bench/guest; amounts take 0.1 to 0.3 s on the host."""
-    return Work(row or name, group, " ".join(["kernels", name, str(amount), *arguments]))
+    command = " ".join(["{dir}/kernels", name, str(amount), *arguments])
+    return Work(row or name, group, command, checked=True)
 
 
-WORKS = [
+def timed(group, name, command, **how):
+    """A program that does a fixed amount of work, timed from its start to its end."""
+    return Work(name, group, f"{{dir}}/kernels time {name} {command}", **how)
+
+
+def speed(group, name, algorithm):
+    """What a gigabyte takes, by the rate that openssl finds within a second."""
+    def seconds(output):
+        return 1e9 / float(re.search(r"^\+F:.*:([0-9.]+)$", output, re.M)[1])
+
+    command = f"@openssl speed -mr -seconds 1 -bytes 16384 -evp {algorithm}"
+    return timed(group, name, command, seconds=seconds)
+
+
+def signing(group, name, algorithm):
+    """What a thousand signatures take."""
+    def seconds(output):
+        return 1e3 * float(re.search(r"^\+F[24]:\d+:\d+:([0-9.]+):", output, re.M)[1])
+
+    return timed(group, name, f"@openssl speed -mr -seconds 1 {algorithm}", seconds=seconds)
+
+
+def packing(group, name, command):
+    """What a thousand million of 7-Zip's instructions take, by its rating in MIPS."""
+    def seconds(output):
+        return 1e3 / float(re.search(r"^Tot:.* (\d+)$", output, re.M)[1])
+
+    return timed(group, name, command, seconds=seconds)
+
+
+def stress(group, method, operations):
+    return timed(group, "stress-" + method,
+                 f"@stress-ng --timeout 0 --cpu 1 --cpu-method {method} --cpu-ops {operations}")
+
+
+KERNELS = [
     kernel(INTEGER, "sort", 25),
     kernel(INTEGER, "hash", 35),
     kernel(INTEGER, "tree", 25),
@@ -41,8 +88,8 @@ WORKS = [
     kernel(INTEGER, "sha256", 200),
     kernel(FLOAT, "matmul", 70),
     kernel(FLOAT, "libm", 1000),
-    kernel(FLOAT, "nbody", 700),
-    kernel(FLOAT, "saxpy", 80000),
+    kernel(FLOAT, "nbody", 1000),
+    kernel(FLOAT, "saxpy", 100000),
     kernel(FLOAT, "copy-small", 15000),
     kernel(FLOAT, "copy-large", 300),
     kernel(SYSTEM, "getpid", 1500),
@@ -51,31 +98,65 @@ WORKS = [
     kernel(SYSTEM, "signal", 50),
     kernel(PROCESS, "fork", 1200),
     kernel(PROCESS, "exec", 400, "{dir}/small"),
-    kernel(PROCESS, "exec", 100, "{dir}/small-dynamic", row="exec-dynamic"),
+    kernel(PROCESS, "exec", 150, "{dir}/small-dynamic", row="exec-dynamic"),
     kernel(PROCESS, "fault", 70),
     kernel(PROCESS, "cow", 500),
     kernel(OTHER, "mutex", 1500),
     kernel(OTHER, "futex", 100),
-    kernel(OTHER, "thread", 5000),
+    kernel(OTHER, "thread", 8000),
     kernel(OTHER, "atomic", 8000),
-    kernel(OTHER, "modify", 150),
-    kernel(OTHER, "generate", 100),
+    kernel(OTHER, "modify", 300),
+    kernel(OTHER, "generate", 150),
 ]
+
+PROGRAMS = [
+    timed(INTEGER, "sysbench-cpu",
+          "@sysbench cpu --time=0 --events=200 --cpu-max-prime=10000 run"),
+    timed(INTEGER, "sysbench-memory",
+          "@sysbench memory --time=0 --memory-total-size=2G --memory-block-size=16K run"),
+    packing(INTEGER, "7z", "@7zz b 1 -mmt1 -md18"),
+    *(stress(INTEGER, method, n) for method, n in
+      [("int64", 200), ("ackermann", 200), ("queens", 200)]),
+    speed(INTEGER, "openssl-sha256", "sha256"),
+    signing(INTEGER, "openssl-rsa", "rsa2048"),
+    signing(INTEGER, "openssl-ecdsa", "ecdsap256"),
+    speed(FLOAT, "openssl-aes-cbc", "aes-128-cbc"),
+    speed(FLOAT, "openssl-aes-gcm", "aes-128-gcm"),
+    *(stress(FLOAT, method, n) for method, n in
+      [("double", 200), ("float80", 200), ("matrixprod", 200), ("fft", 200)]),
+    timed(SYSTEM, "hackbench", "@hackbench -g 1 -f 10 -l 100"),
+    timed(OTHER, "sysbench-threads",
+          "@sysbench threads --time=0 --events=200 --threads=4 --thread-yields=100 run"),
+    timed(OTHER, "sysbench-mutex",
+          "@sysbench mutex --threads=4 --mutex-num=64 --mutex-loops=2000 --mutex-locks=5000 run"),
+]
+
+COMPILER = ("@tcc -B{tcc}/usr/lib/x86_64-linux-gnu/tcc -nostdinc "
+            "-I{tcc}/usr/lib/x86_64-linux-gnu/tcc/include "
+            "-I{tcc}/usr/include/x86_64-linux-gnu -I{tcc}/usr/include -D_GNU_SOURCE")
+MACHINES = [
+    Work(BOOT, OTHER),
+    Work(CYCLE, OTHER),
+    timed(OTHER, MAKE, "sh {dir}/make 48 {dir} {sources} " + COMPILER, checked=True, vcpus=4),
+]
+
+WORKS = KERNELS + PROGRAMS + MACHINES
 
 
 def select(names, groups):
     """The rows that the words of the command line name; all, if there are none."""
     if not names and not groups:
         return WORKS
-    known = {w.name for w in WORKS}
-    unknown = set(names) - known or {g for g in groups if not any(map_group(g))}
+    unknown = [n for n in names if n not in {w.name for w in WORKS}]
+    unknown += [g for g in groups if not starting(g)]
     if unknown:
-        raise SystemExit(f"bench: no such row or group: {', '.join(sorted(unknown))}; "
-                         f"rows are {', '.join(w.name for w in WORKS)}")
-    chosen = [g for word in groups for g in map_group(word)]
+        raise SystemExit(f"bench: no such row or group: {', '.join(unknown)}\n"
+                         f"rows: {', '.join(w.name for w in WORKS)}\n"
+                         f"groups: {'; '.join(GROUPS)}")
+    chosen = [g for word in groups for g in starting(word)]
     return [w for w in WORKS if w.name in names or w.group in chosen]
 
 
-def map_group(word):
+def starting(word):
     """The groups whose name starts with a word."""
     return [g for g in GROUPS if g.startswith(word)]
