@@ -47,7 +47,7 @@ def sample_of(work, output, status):
     _, seconds, checksum = found[-1]
     try:
         seconds = work.seconds(output) if work.seconds else float(seconds)
-    except (TypeError, ValueError, ZeroDivisionError):
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError):
         return "a result that cannot be read"
     return Sample(seconds, checksum if work.checked else None)
 
