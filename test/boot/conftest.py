@@ -8,12 +8,14 @@ TRAPEZE_LONG=1 they run everything, too.
 import os
 import pathlib
 import subprocess
+import sys
 
 import pytest
 
 import machine
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "script"))  # guest_image
 TRAPEZE = os.environ.get("TRAPEZE", str(ROOT / "build/src/cli/trapeze"))
 LONG = bool(os.environ.get("TRAPEZE_LONG"))
 ENGINES = ["bt", "interp"]  # where TRAPEZE_ENGINES does not say it: those of them that there are

@@ -10,8 +10,9 @@ import subprocess
 import pytest
 
 from conftest import LONG
+from guest_image import native_command
 from workload_image import GUEST, workload_image
-from workload_run import native_command, run_guest, run_native
+from workload_run import run_guest, run_native
 
 VCPUS = [1, 2] if LONG else [1]
 # Key name to options of `openssl genpkey`; "-peer" is the other side of a key exchange.

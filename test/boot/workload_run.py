@@ -10,7 +10,8 @@ import shutil
 import subprocess
 
 from conftest import LONG, image
-from workload_image import GUEST, LIBRARIES, LOADER, workload_image
+from guest_image import link_applets, loader_command, native_command
+from workload_image import GUEST, workload_image
 
 SECONDS = 2400 if LONG else 300
 KERNEL = "linux-image-cloud-amd64"
@@ -22,22 +23,9 @@ EXPECTED_LOG = [
 ]
 
 
-def loader_command(root):
-    return [str(root / LOADER), "--library-path", str(root / LIBRARIES)]
-
-
-def native_command(root, program):
-    """How to start an image's program on the host."""
-    return [*loader_command(root), str(root / "bin" / program)]
-
-
 def make_tools(tools, root):
     """Fills the folder that is to be $PATH: busybox and the image's programs."""
-    busybox = image("busybox")
-    applets = subprocess.run([busybox, "--list"], check=True, capture_output=True, text=True).stdout
-    tools.mkdir()
-    for applet in applets.split():
-        (tools / applet).symlink_to(busybox)
+    link_applets(tools, image("busybox"))
     for program in (root / "bin").iterdir():
         wrapper = tools / program.name
         wrapper.unlink(missing_ok=True)

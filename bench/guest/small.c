@@ -1,0 +1,5 @@
+/* What the exec rows execute. */
+int main(void)
+{
+	return 7;
+}
