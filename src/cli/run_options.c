@@ -93,11 +93,40 @@ static int parse_vcpus(void *opts, const struct option_row *row, const char *val
 	return rc;
 }
 
+static int parse_code_cache(void *opts, const struct option_row *row, const char *value)
+{
+	struct run_options *o = opts;
+	uint64_t *bytes = &o->vm.engine_options.code_cache;
+	char low[32], high[32];
+
+	if (options_parse_bytes(value, bytes)) {
+		log_error("%s %s: not a size such as 64M", row->name, value);
+		return -EINVAL;
+	}
+	if (*bytes >= ENGINE_CODE_CACHE_MIN && *bytes <= ENGINE_CODE_CACHE_MAX)
+		return 0;
+	log_error("%s %s: not from %s to %s", row->name, value,
+	          options_format_bytes(ENGINE_CODE_CACHE_MIN, low, sizeof(low)),
+	          options_format_bytes(ENGINE_CODE_CACHE_MAX, high, sizeof(high)));
+	return -EINVAL;
+}
+
+static int parse_trace(void *opts, const struct option_row *row, const char *value)
+{
+	return parse_path(&((struct run_options *)opts)->vm.engine_options.trace, row, value);
+}
+
+static int parse_perf_map(void *opts, const struct option_row *row, const char *value)
+{
+	((struct run_options *)opts)->vm.engine_options.perf_map = true;
+	return 0;
+}
+
 static int parse_engine(void *opts, const struct option_row *row, const char *value)
 {
 	struct run_options *o = opts;
 
-	o->vm.engine = engine_find(value);
+	o->vm.engine = strcmp(value, "auto") ? engine_find(value) : engine_auto();
 	if (o->vm.engine)
 		return 0;
 	log_error("%s %s: no such engine ('trapeze engines' lists them)", row->name, value);
@@ -185,7 +214,16 @@ static const struct option_row run_table[] = {
 	{ "--append", NULL, "TEXT", parse_append, "kernel command line" },
 	{ "--memory", NULL, "SIZE", parse_memory, "guest RAM, with K, M or G (default 512M)" },
 	{ "--vcpus", NULL, "N", parse_vcpus, "virtual CPUs, 1 to 16 (default 1)" },
-	{ "--engine", NULL, "NAME", parse_engine, "how to execute guest code (default interp)" },
+	{ "--engine", NULL, "NAME", parse_engine,
+	  "how to execute guest code: auto (default), bt or\n"
+	  "interp ('trapeze engines' says more)" },
+	{ "--code-cache", NULL, "SIZE", parse_code_cache,
+	  "room for translated code, for all vCPUs together\n"
+	  "(default 64M)" },
+	{ "--trace", NULL, "FILE", parse_trace,
+	  "write the guest and host code of every block" },
+	{ "--perf-map", NULL, NULL, parse_perf_map,
+	  "name translated code for perf(1)" },
 	{ "--serial", NULL, "WHERE", parse_serial,
 	  "the guest's serial port: stdio (default),\n"
 	  "file:PATH, unix:PATH, pty or none" },
@@ -205,7 +243,7 @@ static const struct option_row run_table[] = {
 int run_parse(struct run_options *opts, int argc, char **argv)
 {
 	*opts = (struct run_options){
-		.vm = { .memory = DEFAULT_MEMORY, .vcpus = 1, .engine = engine_table[0] },
+		.vm = { .memory = DEFAULT_MEMORY, .vcpus = 1, .engine = engine_auto() },
 		.serial = "stdio",
 	};
 	if (options_parse(run_table, opts, argc, argv))

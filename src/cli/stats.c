@@ -99,6 +99,28 @@ static void add_counts(json_t *o, const struct vm_stats *s)
 	json_object_set_new(o, "exceptions", exceptions_to_json(s));
 }
 
+/* Adds to a member, in a member object if a group is named. */
+static void add_counter(void *opaque, const char *group, const char *name, uint64_t n)
+{
+	json_t *o = opaque, *in;
+
+	if (group) {
+		in = json_object_get(o, group);
+		if (!in)
+			json_object_set_new(o, group, in = json_object());
+		o = in;
+	}
+	set_int(o, name, (uint64_t)json_integer_value(json_object_get(o, name)) + n);
+}
+
+static void add_engine(json_t *o, struct vm *vm)
+{
+	json_t *counters = json_object();
+
+	vm_count(vm, add_counter, counters);
+	json_object_set_new(o, "engine_counters", counters);
+}
+
 static char *run_to_text(struct vm *vm, const struct run_options *opts, enum vm_outcome outcome,
                          int status)
 {
@@ -111,6 +133,7 @@ static char *run_to_text(struct vm *vm, const struct run_options *opts, enum vm_
 	add_outcome(o, vm, outcome, status);
 	add_time(o, &s);
 	add_counts(o, &s);
+	add_engine(o, vm);
 	text = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
 	json_decref(o);
 	return text;

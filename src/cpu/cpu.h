@@ -174,6 +174,7 @@ struct interp; /* interp/interp.h */
 struct bt;
 struct insn;
 struct mem;
+struct engine_options;
 struct cpu;
 
 /* How the vCPU reaches the rest of the machine. */
@@ -243,6 +244,8 @@ struct cpu {
 	unsigned id; /* APIC id */
 	const struct cpuid_model *cpuid;
 	const struct cpu_ops *ops;
+	const struct engine_options *options; /* engine/engine.h; NULL: none */
+	unsigned nr_cpus;                     /* of the machine, 0 when unknown */
 	void *host; /* the monitor's vCPU */
 	struct mem *mem;
 	struct mmu *mmu;

@@ -120,7 +120,7 @@ int mem_watch(struct mem *m, const struct mem_watch_ops *ops, void *opaque)
 	m->watch = ops;
 	m->watch_opaque = opaque;
 	if (!m->granted)
-		m->granted = map_table(pages);
+		m->granted = map_table(pages * sizeof(*m->granted));
 	if (!m->code && m->granted)
 		m->code = map_table(pages * sizeof(*m->code));
 	return m->code ? 0 : -ENOMEM;
@@ -129,7 +129,7 @@ int mem_watch(struct mem *m, const struct mem_watch_ops *ops, void *opaque)
 void mem_unwatch(struct mem *m)
 {
 	unmap_table(m->code, m->ram_bytes / PAGE_SIZE * sizeof(*m->code));
-	unmap_table(m->granted, m->ram_bytes / PAGE_SIZE);
+	unmap_table(m->granted, m->ram_bytes / PAGE_SIZE * sizeof(*m->granted));
 	m->code = NULL;
 	m->granted = NULL;
 	m->watch = NULL;

@@ -31,6 +31,12 @@ struct mem_bank {
  * do so while the page has a granule. `granted` remembers which pages may be in such a cache.
  */
 #define MEM_GRANULE_SHIFT 6
+/* granted: 0 nowhere; else one more than the low bits of the number of the linear page that it is
+ * cached for, or MEM_GRANTED_MANY; and MEM_PASSING when a store may be under way that was allowed once.
+ */
+#define MEM_GRANTED_BITS 10
+#define MEM_GRANTED_MANY 0x7fffu
+#define MEM_PASSING      0x8000u
 struct mem_watch_ops {
 	/* Code in these granules of a RAM page has been written. On the writer's thread. */
 	void (*written)(void *opaque, uint64_t page, uint64_t granules);
@@ -42,7 +48,7 @@ struct mem {
 	uint8_t *ram[2]; /* the mappings of RAM: below the hole, and above 4 GiB or NULL */
 	uint64_t ram_low; /* bytes in the first */
 	_Atomic uint64_t *code; /* by RAM page, or NULL: nobody watches */
-	_Atomic uint8_t *granted;
+	_Atomic uint16_t *granted;
 	const struct mem_watch_ops *watch;
 	void *watch_opaque;
 	unsigned nr_banks;
@@ -106,6 +112,16 @@ static inline bool mem_has_code(const struct mem *m, const void *host)
 		return false;
 	page = mem_page(m, host);
 	return page != MEM_NO_PAGE && atomic_load_explicit(&m->code[page], memory_order_relaxed);
+}
+
+/* Notes that the right to write a page is about to be cached for a linear page. */
+static inline void mem_grant(struct mem *m, uint64_t page, uint64_t linear_page)
+{
+	uint16_t here = (uint16_t)((linear_page & (BIT(MEM_GRANTED_BITS) - 1)) + 1), before = 0;
+
+	if (atomic_compare_exchange_strong(&m->granted[page], &before, here) || before == here)
+		return;
+	atomic_fetch_or(&m->granted[page], MEM_GRANTED_MANY);
 }
 
 void mem_wrote_code(struct mem *m, uint64_t page, uint64_t granules);

@@ -19,6 +19,7 @@
 #include "mmu/tlb.h"
 
 #define ASID_LAST 0xffe
+_Static_assert(TLB_BITS == MEM_GRANTED_BITS, "mem->granted names an entry");
 
 static void clear_entry(struct tlb_entry *t)
 {
@@ -267,7 +268,7 @@ static void grant_write(struct cpu *c, struct tlb_entry *t, gva_t va, const uint
 	page = mem_page(m, host);
 	if (page == MEM_NO_PAGE || mem_has_code(m, host))
 		return;
-	atomic_store_explicit(&m->granted[page], 1, memory_order_relaxed);
+	mem_grant(m, page, va >> 12);
 	*(volatile uint64_t *)&t->write = tag_if(c, true, va);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (mem_has_code(m, host))

@@ -80,6 +80,12 @@ void vm_get_stats(struct vm *vm, struct vm_stats *out)
 		out->host_resident = resident - out->guest_resident;
 }
 
+void vm_count(struct vm *vm, engine_count_fn fn, void *opaque)
+{
+	for (unsigned i = 0; vm->group.engine->count && i < vm->group.nr; i++)
+		vm->group.engine->count(&vm->group.vcpu[i]->cpu, fn, opaque);
+}
+
 size_t vm_report(struct vm *vm, char *buf, size_t size)
 {
 	size_t len = 0;

@@ -389,8 +389,8 @@ bool vcpu_group_wait(struct vcpu_group *g, uint64_t deadline_ns)
 
 /* The group's own life. */
 
-static int new_vcpu(struct vcpu_group *g, unsigned id, struct mem *mem,
-                    const struct cpuid_model *model)
+static int new_vcpu(struct vcpu_group *g, unsigned id, unsigned nr, struct mem *mem,
+                    const struct cpuid_model *model, const struct engine_options *options)
 {
 	struct vcpu *v = aligned_alloc(64, (sizeof(*v) + 63) & ~63ull);
 	int rc;
@@ -403,6 +403,8 @@ static int new_vcpu(struct vcpu_group *g, unsigned id, struct mem *mem,
 	v->cpu.ops = &dispatch_cpu_ops;
 	v->cpu.host = v;
 	v->cpu.mem = mem;
+	v->cpu.options = options;
+	v->cpu.nr_cpus = nr;
 	g->vcpu[g->nr++] = v;
 	rc = mmu_new(&v->cpu);
 	if (!rc)
@@ -427,7 +429,8 @@ static int init_locks(struct vcpu_group *g)
 }
 
 int vcpu_group_init(struct vcpu_group *g, unsigned nr, const struct engine_ops *engine,
-                    struct mem *mem, const struct cpuid_model *model)
+                    const struct engine_options *options, struct mem *mem,
+                    const struct cpuid_model *model)
 {
 	int rc;
 
@@ -435,7 +438,7 @@ int vcpu_group_init(struct vcpu_group *g, unsigned nr, const struct engine_ops *
 	assert(nr >= 1 && nr <= VM_MAX_VCPUS);
 	rc = init_locks(g);
 	for (unsigned i = 0; i < nr && !rc; i++)
-		rc = new_vcpu(g, i, mem, model);
+		rc = new_vcpu(g, i, nr, mem, model, options);
 	return rc;
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/base.h"
 #include "cpu/exit.h"
+#include "engine/engine.h"
 
 #define VM_MAX_VCPUS    16
 #define VM_MAX_MODULES  16
@@ -56,6 +57,7 @@ struct vm_config {
 	uint64_t memory; /* bytes; see mem.h for the limits */
 	unsigned vcpus;  /* 1..VM_MAX_VCPUS */
 	const struct engine_ops *engine;
+	struct engine_options engine_options;
 	bool guest_decompresses;    /* a bzImage's own decompressor runs instead of ours */
 	bool exit_on_reboot;        /* else a reset restarts the machine within vm_wait() */
 	bool reset_on_triple_fault; /* treat shutdown as a reset request instead of a crash */
@@ -108,6 +110,8 @@ struct vm_stats {
 
 /* Exact once vm_wait() has returned; approximate while the machine runs. */
 void vm_get_stats(struct vm *vm, struct vm_stats *out);
+/* The engine's counters, a call for each vCPU and counter. */
+void vm_count(struct vm *vm, engine_count_fn fn, void *opaque);
 const char *vm_exit_name(enum exit_reason reason);
 
 /* For a crash: registers, code and stack of every vCPU. Only after vm_wait(). Returns the length,

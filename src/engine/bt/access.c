@@ -12,7 +12,7 @@
  */
 #include "engine/bt/xlat.h"
 
-#define GROUP_MAX 1024 /* bytes of a range */
+#define GROUP_MAX 256 /* bytes of a range */
 
 void access_forget(struct bt_xlat *x)
 {

@@ -15,6 +15,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <Zydis/Zydis.h>
 #include "cpu/cpu.h"
 #include "interp/insn.h"
@@ -130,6 +131,7 @@ struct bt {
 		} *list;
 		uint64_t epoch[BT_WORLD_MAX];
 	} doubt; /* see world.c */
+	FILE *trace, *perf_map; /* or NULL */
 	struct bt_stats stats;
 };
 

@@ -12,9 +12,10 @@
 #include "engine/bt/stubs.h"
 #include "engine/bt/xlat.h"
 
-static uint8_t exit_key(const struct bt_xlat *x)
+/* A loop that has found its ranges across pages stays unmerged. */
+static uint8_t exit_key(const struct bt_xlat *x, bool cross)
 {
-	return (uint8_t)((x->key & ~(BT_KEY_MMU | BT_KEY_UNMERGED)) | x->mode);
+	return (uint8_t)((x->key & ~(uint32_t)(BT_KEY_MMU | (cross ? BT_KEY_UNMERGED : 0))) | x->mode);
 }
 
 static bool same_page(int64_t target)
@@ -28,7 +29,7 @@ static unsigned new_exit(struct bt_xlat *x, int64_t target, bool slot)
 
 	x->exit[n] = (struct bt_exit){
 		.off = target & (PAGE_SIZE - 1),
-		.key = exit_key(x),
+		.key = exit_key(x, !same_page(target)),
 		.slot = slot,
 		.cross = !same_page(target),
 	};

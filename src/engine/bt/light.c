@@ -122,7 +122,7 @@ static unsigned string(struct bt *b, const struct bt_site *s, bool movs)
 	if (b->cpu->rflags & RFLAGS_DF)
 		return LIGHT_LEAVE;
 	while (b->gpr[R_RCX])
-		if (b->kicked || !run(b, s, movs))
+		if (b->kicked || b->posted || !run(b, s, movs))
 			return LIGHT_LEAVE;
 	return LIGHT_GO;
 }
@@ -155,8 +155,9 @@ static unsigned jump(struct bt *b, uint64_t to, unsigned mode)
 	if (j->tag != (to ^ b->space[mode]))
 		return LIGHT_JUMP;
 	b->pc = j->page;
-	b->target = j->code;
-	return LIGHT_GO;
+	*(volatile uint64_t *)&b->target = j->code;
+	/* A kick from here on finds the target; one before must not be lost. */
+	return *(volatile uint32_t *)&b->kicked ? LIGHT_JUMP : LIGHT_GO;
 }
 
 static void enter_privilege(struct cpu *c, struct segment cs, struct segment ss, unsigned cpl)

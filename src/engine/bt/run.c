@@ -14,7 +14,6 @@
  */
 #include <asm/prctl.h>
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -26,6 +25,7 @@
 #include "engine/bt/enter.h"
 #include "engine/bt/signal.h"
 #include "engine/bt/tlb.h"
+#include "engine/bt/trace.h"
 #include "engine/bt/world.h"
 #include "engine/bt/xlat.h"
 #include "engine/engine.h"
@@ -33,8 +33,7 @@
 #include "interp/interp.h"
 #include "mem/mem.h"
 
-#define CACHE_BYTES     (64 * MiB)
-#define CACHE_BYTES_MIN (8 * MiB)
+#define CACHE_BYTES_MIN (2 * MiB) /* for a vCPU */
 #define HWCAP2_FSGSBASE BIT(1)
 #define SPACE_LAST      0xff0 /* shifted by 3, and 48 */
 
@@ -227,9 +226,9 @@ static struct bt_block *follow_exit(struct bt *b, struct bt_exit *x)
 	uint32_t key;
 	struct bt_block *k;
 
-	if (!key_of(b->cpu, &key) || key != x->key)
+	if (!key_of(b->cpu, &key) || key != (x->key & ~BT_KEY_UNMERGED))
 		return NULL;
-	k = find_block(b, key);
+	k = find_block(b, x->key);
 	if (!k || drops != b->cache->drops || x->from->dead || k->dead)
 		return k;
 	if (!x->cross) {
@@ -431,21 +430,9 @@ static void bt_destroy(struct cpu *c)
 	struct bt *b = c->bt;
 
 	if (b) {
-		if (getenv("BT_STATS")) {
-			struct bt_stats *t = &b->stats;
-			fprintf(stderr, "cpu%u blocks %lu code %lu evict %lu flush %lu inval %lu links %lu jumpmiss %lu fills %lu fallbacks %lu kicks %lu unmerged %lu posts %lu\n", c->id, t->blocks, t->code_bytes, t->evictions, t->flushes, t->invalidated, t->links, t->jump_misses, t->fills, t->fallbacks, t->kicks, t->unmerged, t->posts);
-			for (int k = 0; k < 40; k++) {
-				unsigned best = 0;
-				for (unsigned n = 0; n <= ZYDIS_MNEMONIC_MAX_VALUE; n++)
-					if (t->fallback[n] > t->fallback[best]) best = n;
-				if (!t->fallback[best]) break;
-				fprintf(stderr, " %s %u", ZydisMnemonicGetString(best), t->fallback[best]);
-				t->fallback[best] = 0;
-			}
-			fprintf(stderr, "\n");
-		}
 		c->mmu->flushed = NULL;
 		world_leave(b);
+		trace_close(b);
 		translate_free(b);
 		cache_free(b);
 		pthread_mutex_destroy(&b->post_lock);
@@ -455,10 +442,32 @@ static void bt_destroy(struct cpu *c)
 	interp_free(c);
 }
 
+/* The vCPUs share what the user gives. */
+static size_t cache_bytes(const struct cpu *c)
+{
+	uint64_t all = c->options && c->options->code_cache ? c->options->code_cache
+	                                                    : ENGINE_CODE_CACHE;
+	uint64_t each = all / (c->nr_cpus ? c->nr_cpus : 1) & PAGE_MASK;
+
+	return each < CACHE_BYTES_MIN ? CACHE_BYTES_MIN : each;
+}
+
+bool engine_bt_runs_here(void)
+{
+	uint32_t a, b, c, d;
+
+	asm("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(1), "c"(0));
+	return c & BIT(27); /* OSXSAVE */
+}
+
 static int bt_create(struct cpu *c)
 {
 	struct bt *b;
-	int rc = interp_new(c);
+	int rc;
+
+	if (!engine_bt_runs_here())
+		return -ENOTSUP;
+	rc = interp_new(c);
 
 	if (rc)
 		return rc;
@@ -476,7 +485,9 @@ static int bt_create(struct cpu *c)
 	bt_tlb_clear(b);
 	for (unsigned n = 0; n < BT_JC_ENTRIES; n++)
 		b->jc[n].tag = BT_TLB_EMPTY;
-	rc = cache_new(b, CACHE_BYTES);
+	rc = trace_open(b);
+	if (!rc)
+		rc = cache_new(b, cache_bytes(c));
 	if (!rc)
 		rc = translate_new(b);
 	if (!rc)
@@ -511,6 +522,35 @@ static void bt_invalidate(struct cpu *c)
 	cache_flush(c->bt);
 }
 
+static void bt_count(struct cpu *c, engine_count_fn fn, void *opaque)
+{
+	const struct bt_stats *s = &c->bt->stats;
+	const struct {
+		const char *name;
+		uint64_t n;
+	} rows[] = {
+		{ "blocks", s->blocks },
+		{ "code_bytes", s->code_bytes },
+		{ "cache_evictions", s->evictions },
+		{ "cache_flushes", s->flushes },
+		{ "blocks_invalidated", s->invalidated },
+		{ "links", s->links },
+		{ "jump_cache_misses", s->jump_misses },
+		{ "tlb_fills", s->fills },
+		{ "unmerged_entries", s->unmerged },
+		{ "interpreted", s->fallbacks },
+		{ "kicks", s->kicks },
+		{ "code_writes", s->posts },
+	};
+
+	for (unsigned n = 0; n < ARRAY_SIZE(rows); n++)
+		fn(opaque, NULL, rows[n].name, rows[n].n);
+	for (unsigned n = 0; n <= ZYDIS_MNEMONIC_MAX_VALUE; n++)
+		if (s->fallback[n])
+			fn(opaque, "interpreted_by_opcode", n ? ZydisMnemonicGetString(n) : "invalid",
+			   s->fallback[n]);
+}
+
 const struct engine_ops engine_bt = {
 	.name = "bt",
 	.what = "binary translation: runs anywhere, several times faster than interpretation",
@@ -522,4 +562,5 @@ const struct engine_ops engine_bt = {
 	.sync_out = sync_nothing,
 	.sync_in = sync_nothing,
 	.invalidate = bt_invalidate,
+	.count = bt_count,
 };

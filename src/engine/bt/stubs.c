@@ -119,8 +119,8 @@ static void make_light(struct bt *b, struct emit *e)
 	emit_mov_imm64(e, RAX, (uintptr_t)bt_light);
 	EMIT(e, 0xff, 0xd0); /* call rax */
 	EMIT(e, 0x83, 0xf8, LIGHT_LEAVE); /* cmp eax, */
-	emit_load_gs(e, R15, GS(slot));
-	EMIT(e, 0x4c, 0x89, 0x7c, 0x24, 0xf8); /* mov [rsp - 8], r15 */
+	emit_load_gs(e, RAX, GS(slot)); /* R15 stays the site: signal.c looks at it */
+	EMIT(e, 0x48, 0x89, 0x44, 0x24, 0xf8); /* mov [rsp - 8], rax */
 	load_registers(e);
 	emit_load_gs(e, R13, GS(r13));
 	emit_load_gs(e, R14, GS(r14));

@@ -23,6 +23,8 @@
 #include "engine/bt/world.h"
 #include "mem/mem.h"
 
+_Static_assert(BT_TLB_BITS == MEM_GRANTED_BITS, "mem->granted names an entry");
+
 static void zero_entries(struct bt_tlb_entry *t, size_t n)
 {
 	for (size_t k = 0; k < n; k++)
@@ -109,7 +111,7 @@ static bool pass_once(struct bt *b, const struct bt_site *s, uint8_t *host)
 		return false;
 	world_note_beside(b, page);
 	/* Who begins to watch more of the page has to know that a store may be under way. */
-	atomic_store(&m->granted[page], 1);
+	atomic_fetch_or(&m->granted[page], MEM_PASSING);
 	if (s->group || atomic_load(&m->code[page]) & mem_granules(host, s->span))
 		return false;
 	b->target = cache_address(b, s->hit);
@@ -136,11 +138,12 @@ unsigned bt_fill(struct bt *b, uint64_t site_offset, gva_t va)
 	host = mmu_find(c, va, s->write ? MMU_WRITE : MMU_READ, s->mode, &gpa, &error);
 	if (!host)
 		return FILL_LEAVE;
-	if (bt_tlb_take(b, s->mode, va, s->write_tag)) {
+	if (bt_tlb_take(b, s->mode, va, s->write_tag))
 		b->target = cache_address(b, s->retry);
-		return FILL_GO;
-	}
-	return pass_once(b, s, host) ? FILL_GO : FILL_LEAVE;
+	else if (!pass_once(b, s, host))
+		return FILL_LEAVE;
+	/* Of what is posted our own blocks may be a part, and nobody watches them any more. */
+	return b->posted ? FILL_LEAVE : FILL_GO;
 }
 
 /* The page may have been a large one, of which src/mmu knows; its parts are anywhere. */

@@ -12,6 +12,7 @@
 #include "cpu/cpuid.h"
 #include "engine/bt/light.h"
 #include "engine/bt/stubs.h"
+#include "engine/bt/trace.h"
 #include "engine/bt/world.h"
 #include "engine/bt/xlat.h"
 #include "interp/native.h"
@@ -143,46 +144,37 @@ static void from_segment(struct bt_xlat *x, const struct guest_insn *g)
  * EA + (register >> 5 or 6) words, the bit what is left. */
 static void bit(struct bt_xlat *x, const struct guest_insn *g)
 {
-	unsigned size = g->z.operand_width / 8, shift = size == 8 ? 6 : 5;
+	unsigned size = g->z.operand_width / 8, temp;
 	int reg = ZydisRegisterGetId(g->op[1].reg.value);
-	uint8_t rex = size == 8 ? 0x48 : 0x40;
-	struct operand o = g->mem;
+	bool code64 = !(x->key & BT_KEY_32);
+	struct operand o = { .present = true, .base = REG_BIT, .index = NO_REG, .seg = NO_REG,
+		             .asize = code64 ? 8 : 4, .size = (uint16_t)size,
+		             .read = true, .write = g->mem.write };
 	struct emit *e = &x->e;
 	struct reach r;
 
-	if (bt_host_reg[reg] == NO_HOST || o.base == NO_REG || o.base == REG_PC ||
-	    o.index != NO_REG) {
-		other(x, g);
-		return;
-	}
-	/* The word's address into R13, as if it were the register of an operand without index. */
 	flags_free(x);
 	access_forget(x);
-	emit_mov_rr(e, R15, bt_host_reg[reg]);
-	if (size == 4 && !(x->key & BT_KEY_32))
-		EMIT(e, 0x4d, 0x63, 0xff); /* movsxd r15, r15d */
-	EMIT(e, x->key & BT_KEY_32 ? 0x41 : 0x49, 0xc1, 0xff, (uint8_t)shift); /* sar r15, shift */
-	emit_lea_sib(e, true, R15, -1, R15, size == 8 ? 3 : 2, 0);
-	emit_lea_sib(e, !(x->key & BT_KEY_32), R15, (int)rewrite_read(x, o.base, R13), R15, 0,
-	             (int32_t)o.disp);
+	access_address(x, &g->mem, R14);
+	emit_mov_rr(e, R15, rewrite_read(x, reg, R15));
+	if (size == 4 && code64)
+		EMIT(e, 0x4d, 0x63, 0xff);                                        /* movsxd r15, r15d */
+	EMIT(e, code64 ? 0x49 : 0x41, 0xc1, 0xff, size == 8 ? 6 : 5);         /* sar r15, */
+	emit_lea_sib(e, code64, R15, R14, R15, size == 8 ? 3 : 2, 0);
 	emit_store_gs(e, R15, GS(bit_address));
-	o.base = REG_BIT;
-	o.disp = 0;
-	o.size = (uint16_t)size;
 	r = access_reach(x, &o, 0);
 	flags_host(x); /* all but CF stay */
+	temp = r.base == R14 ? R13 : R14;
+	emit_mov_rr(e, temp, rewrite_read(x, reg, temp));
 	if (g->z.attributes & ZYDIS_ATTRIB_HAS_LOCK) {
-		emit_mov_rr(e, R15, bt_host_reg[reg]);
-		EMIT(e, 0x9c);                                        /* pushfq */
-		EMIT(e, 0x41, 0x83, 0xe7, size == 8 ? 63 : 31, 0x9d); /* and r15d, ...; popfq */
-		EMIT(e, 0xf0, rex | 4 | r.base >> 3, 0x0f, g->z.opcode);
-		emit_modrm_mem(e, R15, r.base, r.disp);
+		EMIT(e, 0x9c, 0x41, 0x83, 0xe0 | (temp & 7), size == 8 ? 63 : 31, 0x9d); /* pushfq; and; popfq */
+		EMIT(e, 0xf0, (size == 8 ? 0x48 : 0x40) | 5, 0x0f, g->z.opcode);
+		emit_modrm_mem(e, temp, r.base, r.disp);
 		return;
 	}
 	/* In a register the offset is taken modulo the size. */
 	load_reg(e, size, R15, &r);
-	EMIT(e, rex | 1 | (bt_host_reg[reg] & 8) >> 1, 0x0f, g->z.opcode,
-	     0xc7 | (bt_host_reg[reg] & 7) << 3);
+	EMIT(e, (size == 8 ? 0x48 : 0x40) | 5, 0x0f, g->z.opcode, 0xc7 | (temp & 7) << 3);
 	if (g->mem.write)
 		store_reg(e, size, R15, &r);
 }
@@ -688,6 +680,8 @@ struct bt_block *translate(struct bt *b, const uint8_t *host, unsigned off, uint
 	}
 	if (doubtful)
 		world_doubt(b, x->block);
+	if (unlikely(b->trace || b->perf_map))
+		trace_block(b, x->block);
 	return x->block;
 }
 

@@ -155,27 +155,34 @@ void world_take_posts(struct bt *b)
 	pthread_mutex_unlock(&b->post_lock);
 }
 
-/* Takes the right to write the page at host out of a vCPU's TLBs. Other than the owner's, our stores
- * to them are plain words that the owner reads once. */
-static void revoke(struct bt *b, uintptr_t host)
+/* Takes the right to write the page at host out of the entries first to last of a vCPU's TLBs. Other
+ * than the owner's, our stores to them are plain words that the owner reads once. */
+static void revoke_from(struct bt *b, uintptr_t host, unsigned first, unsigned last)
 {
 	struct mmu *m = b->cpu->mmu;
 
-	for (unsigned mode = 0; mode < MMU_MODES; mode++) {
-		for (unsigned n = 0; n < TLB_ENTRIES; n++) {
+	for (unsigned mode = 0; mode < MMU_MODES; mode++)
+		for (unsigned n = first; n <= last; n++) {
 			volatile struct tlb_entry *t = &m->tlb[mode][n];
+			volatile struct bt_tlb_entry *l1 = &b->tlb[mode][BT_WRITE][n];
 			uint64_t tag = t->write;
 
 			if (tag != TLB_NEVER && (tag & PAGE_MASK) + t->addend == host)
 				t->write = TLB_NEVER;
+			if (l1->host == host)
+				l1->tag = BT_TLB_EMPTY;
 		}
-		for (unsigned n = 0; n < BT_TLB_ENTRIES; n++) {
-			volatile struct bt_tlb_entry *t = &b->tlb[mode][BT_WRITE][n];
+}
 
-			if (t->host == host)
-				t->tag = BT_TLB_EMPTY;
-		}
-	}
+static void revoke(struct bt_world *w, uintptr_t host, unsigned granted)
+{
+	unsigned entry = granted & MEM_GRANTED_MANY;
+
+	for (unsigned n = 0; n < w->nr && entry; n++)
+		if (entry == MEM_GRANTED_MANY)
+			revoke_from(w->member[n], host, 0, TLB_ENTRIES - 1);
+		else
+			revoke_from(w->member[n], host, entry - 1, entry - 1);
 }
 
 /* ---- doubtful blocks ---- */
@@ -235,13 +242,14 @@ bool world_watch(struct bt *b, const uint8_t *host, uint64_t granules)
 	struct bt_world *w = b->world;
 	struct mem *m = b->cpu->mem;
 	uint64_t page = mem_page(m, host);
+	unsigned granted;
 
 	if (page == MEM_NO_PAGE)
 		return false;
 	atomic_fetch_or(&m->code[page], granules);
-	if (atomic_exchange(&m->granted[page], 0)) {
-		for (unsigned n = 0; n < w->nr; n++)
-			revoke(w->member[n], (uintptr_t)host & PAGE_MASK);
+	granted = atomic_load(&m->granted[page]) ? atomic_exchange(&m->granted[page], 0) : 0;
+	if (granted) {
+		revoke(w, (uintptr_t)host & PAGE_MASK, granted);
 		if (w->nr > 1) {
 			atomic_fetch_add(&w->page[page].doubtful, 1);
 			add_doubt(b, NULL, page);
