@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 Sample = collections.namedtuple("Sample", "seconds checksum")
 
@@ -60,6 +61,13 @@ def keep(samples, work, way, output, status, failures):
         failures.add(work.name, way, sample, output)
 
 
+def check_clock(row, way, output, elapsed, failures):
+    """The guest's clock must agree with the host's, but for the start of the row's program."""
+    for _, seconds, _ in RESULT.findall(output)[-1:]:
+        if abs(elapsed - float(seconds)) > 0.5 + 0.1 * elapsed:
+            failures.add(row, way, f"took {seconds} s by the guest's clock, {elapsed:.3f} s by ours")
+
+
 def run_native(image, works, place, progress, failures):
     """With one CPU of the host, where the guest has one vCPU."""
     cpus = os.sched_getaffinity(0)
@@ -101,17 +109,18 @@ def with_boot(command, kernel, initrd, append):
 def run_guest(way, command, works, progress, failures, seconds):
     """Follows a guest's console through the rows of its plan."""
     wanted = {work.name: work for work in works}
-    samples, seen, row, text, ended = {}, set(), None, "", False
+    samples, seen, row, text, ended, start = {}, set(), None, "", False, 0
     process = subprocess.Popen(["timeout", str(seconds), *command], stdin=subprocess.DEVNULL,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     for raw in process.stdout:
         line = raw.decode(errors="replace").rstrip("\r\n")
         if match := re.search(r"== row (\S+)", line):
-            row, text = match[1], ""
+            row, text, start = match[1], "", time.monotonic()
             seen.add(row)
             progress(f"{way}: {row}")
         elif (match := re.search(r"== done (\d+)", line)) and row:
             keep(samples, wanted[row], way, text, int(match[1]), failures)
+            check_clock(row, way, text, time.monotonic() - start, failures)
             row = None
         else:
             text += line + "\n"

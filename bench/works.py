@@ -143,7 +143,7 @@ COMPILER = ("@tcc -B{tcc}/usr/lib/x86_64-linux-gnu/tcc -nostdinc "
 MACHINES = [
     Work(BOOT, OTHER),
     Work(CYCLE, OTHER),
-    timed(OTHER, MAKE, "sh {dir}/make 48 {dir} {sources} " + COMPILER, checked=True, vcpus=4),
+    timed(OTHER, MAKE, "sh {dir}/make 32 {dir} {sources} " + COMPILER, checked=True, vcpus=4),
 ]
 
 WORKS = KERNELS + PROGRAMS + MACHINES
