@@ -41,6 +41,8 @@ enum isa_class {
 	ISA_BASE,   /* RDFSBASE and its like */
 	ISA_RDPKRU,
 	ISA_FROM_SEGMENT, /* MOV of a segment register to a general one */
+	ISA_X87,    /* registers, at most one memory operand; no change of masks or of all state */
+	ISA_FLDCW,
 	ISA_BIT,    /* BT and its like, in memory, by a register */
 };
 

@@ -92,7 +92,8 @@ struct bt {
 	uint64_t space[BT_SPACES]; /* of the jump cache, in bits 63:48; poisoned by kicks */
 	uint32_t space_id; /* the user space's again, for links across pages */
 	uint32_t kicked;
-	uint32_t sse_ok, avx_ok; /* vector instructions may run: state is live, enabled, masked */
+	uint64_t x87_page, x87_control; /* page of the last x87 code; a control word on its way */
+	uint32_t x87_ok, sse_ok, avx_ok; /* vector instructions may run: state is live, enabled, masked */
 	struct cpu *cpu;
 	struct bt_tlb_entry tlb[MMU_MODES][2][BT_TLB_ENTRIES];
 	struct bt_jc_entry jc[BT_JC_ENTRIES];
@@ -101,7 +102,7 @@ struct bt {
 	_Atomic uint32_t in_code; /* the thread is in translated code, or on its way to or from */
 	_Atomic int tid;
 	bool fpu_live; /* the guest's vector state is in the host's registers */
-	bool want_vector, want_sse, want_avx; /* at the next entry: see enter_vector() */
+	bool want_vector, want_sse, want_avx, want_x87, x87_live; /* at the next entry: see enter_vector() */
 	bool kernel_local; /* jump cache or links hold kernel code that is not on a global page */
 	unsigned flushes; /* counts what src/mmu told */
 	bool any_filled;   /* an L1 entry since the last whole flush */

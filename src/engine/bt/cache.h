@@ -85,7 +85,7 @@ struct bt_block {
 	uint16_t bytes; /* of guest code */
 	uint16_t nr_sites, nr_exits, nr_windows, nr_insns;
 	bool dead, global;
-	bool sse, avx; /* has such instructions, legacy and VEX encoded */
+	bool sse, avx, x87; /* has such instructions: legacy and VEX encoded vectors, x87 */
 	struct bt_site *site;
 	struct bt_exit *exit;
 	struct bt_window *window;

@@ -7,55 +7,82 @@
 #include "cpu/flags.h"
 #include "engine/bt/cache.h"
 
-#define FPU_HEADER  512 /* of the XSAVE area: XSTATE_BV and what has to be zero */
-#define STATE_VECTOR 6u  /* XMM and YMM; x87 is the interpreter's */
-#define MXCSR_MASKS 0x1f80u
-#define MXCSR_HOST  0x1f80u
+#define FPU_HEADER   512 /* of the XSAVE area: XSTATE_BV and what has to be zero */
+#define FPU_FIP      8
+#define STATE_VECTOR 6u /* XMM and YMM */
+#define STATE_X87    1u
+#define MXCSR_MASKS  0x1f80u
+#define MXCSR_HOST   0x1f80u
+#define FCW_MASKS    0x3fu
 
-/* Both components count as in use, and the format is the standard one; x87's bit stays. */
-static void set_header(struct bt *b)
+/* Both components count as in use, and the format is the standard one. */
+static void set_header(struct bt *b, uint32_t components)
 {
 	uint64_t *h = (uint64_t *)(b->cpu->fpu.area + FPU_HEADER);
 
-	h[0] |= STATE_VECTOR;
+	h[0] |= components;
 	for (unsigned n = 1; n < 8; n++)
 		h[n] = 0;
 }
 
-static void save_vector(struct bt *b)
+/* The last x87 instruction was one of ours: the guest's address of it instead. */
+static void translate_fip(struct bt *b)
 {
-	uint32_t mxcsr = MXCSR_HOST;
+	uint64_t *fip = (uint64_t *)(b->cpu->fpu.area + FPU_FIP);
+	const struct bt_block *k = cache_block_at(b, *fip);
+	uint32_t off = (uint32_t)(*fip - (uintptr_t)b->cache->exec);
 
-	asm volatile("xsave64 %0" : "+m"(b->cpu->fpu) : "a"(STATE_VECTOR), "d"(0) : "memory");
-	set_header(b); /* XSAVE clears what is as after reset */
-	asm volatile("ldmxcsr %0; vzeroupper" : : "m"(mxcsr));
-	b->fpu_live = false;
-	b->sse_ok = b->avx_ok = 0;
+	for (unsigned n = 0; k && n < k->nr_sites; n++)
+		if (k->site[n].trap == off) {
+			*fip = b->x87_page + k->site[n].off;
+			return;
+		}
 }
 
-bool enter_vector(struct bt *b, bool needs_sse, bool needs_avx)
+static void save_vector(struct bt *b)
+{
+	uint32_t mxcsr = MXCSR_HOST, components = STATE_VECTOR | (b->x87_live ? STATE_X87 : 0);
+
+	asm volatile("xsave64 %0" : "+m"(b->cpu->fpu) : "a"(components), "d"(0) : "memory");
+	set_header(b, components); /* XSAVE clears what is as after reset */
+	asm volatile("ldmxcsr %0; vzeroupper" : : "m"(mxcsr));
+	if (b->x87_live) {
+		asm volatile("fninit");
+		translate_fip(b);
+	}
+	b->fpu_live = b->x87_live = false;
+	b->sse_ok = b->avx_ok = b->x87_ok = 0;
+}
+
+bool enter_vector(struct bt *b, bool needs_sse, bool needs_avx, bool needs_x87)
 {
 	const struct cpu *c = b->cpu;
 	uint32_t mxcsr = *(const uint32_t *)(c->fpu.area + FPU_MXCSR);
 	bool masked = !(~mxcsr & MXCSR_MASKS);
-	bool sse = !(c->cr0 & (CR0_EM | CR0_TS)) && (c->cr4 & CR4_OSFXSR);
+	bool off = c->cr0 & (CR0_EM | CR0_TS);
 	bool avx = !(c->cr0 & CR0_TS) && (c->cr4 & CR4_OSXSAVE) &&
 	           !(~c->xcr0 & (XCR0_SSE | XCR0_AVX)) && !(c->rflags & RFLAGS_VM) &&
 	           (c->cr0 & CR0_PE);
 
-	b->want_sse = masked && sse;
+	b->want_sse = masked && !off && (c->cr4 & CR4_OSFXSR);
 	b->want_avx = masked && avx;
-	b->want_vector = (b->want_sse || !needs_sse) && (b->want_avx || !needs_avx);
+	b->want_x87 = needs_x87 && !off && !(~*(const uint16_t *)c->fpu.area & FCW_MASKS);
+	b->want_vector = (b->want_sse || !needs_sse) && (b->want_avx || !needs_avx) &&
+	                 (b->want_x87 || !needs_x87);
 	return b->want_vector;
 }
 
 static void load_vector(struct bt *b)
 {
-	set_header(b);
-	asm volatile("xrstor64 %0" : : "m"(b->cpu->fpu), "a"(STATE_VECTOR), "d"(0));
+	uint32_t components = STATE_VECTOR | (b->want_x87 ? STATE_X87 : 0);
+
+	set_header(b, components);
+	asm volatile("xrstor64 %0" : : "m"(b->cpu->fpu), "a"(components), "d"(0));
 	b->fpu_live = true;
+	b->x87_live = b->want_x87;
 	b->sse_ok = b->want_sse;
 	b->avx_ok = b->want_avx;
+	b->x87_ok = b->want_x87;
 	b->want_vector = false;
 }
 

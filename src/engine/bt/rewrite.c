@@ -237,7 +237,7 @@ void rewrite_insn(struct bt_xlat *x, const struct guest_insn *g, const struct re
 {
 	struct temp t[3] = { { .guest = NO_REG }, { .guest = NO_REG }, { .guest = NO_REG } };
 	bool vex = g->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX, opcode_reg = false;
-	struct fields f = { .reg = g->z.raw.modrm.reg };
+	struct fields f = { .reg = g->z.raw.modrm.reg, .rm = g->z.raw.modrm.rm };
 	uint32_t busy = 0;
 
 	if (r) {

@@ -291,6 +291,12 @@ static struct bt_block *follow_jump(struct bt *b)
 	return k;
 }
 
+/* Has the units that a block uses; true when it uses none. */
+static bool enter_for(struct bt *b, const struct bt_block *k)
+{
+	return !(k->sse || k->avx || k->x87) || enter_vector(b, k->sse, k->avx, k->x87);
+}
+
 /* Is the vCPU where the block goes on behind a site? */
 static bool can_resume(struct bt *b, const struct bt_site *s, uint64_t next)
 {
@@ -334,7 +340,7 @@ static uint64_t interpret_site(struct bt *b, const struct bt_site *s)
 	if (drops != b->cache->drops || flushes != b->flushes || !can_resume(b, s, next))
 		return 0;
 	b->pc = (next - s->len) & PAGE_MASK;
-	if ((s->block->sse || s->block->avx) && !enter_vector(b, s->block->sse, s->block->avx))
+	if (!enter_for(b, s->block))
 		return 0;
 	return cache_address(b, s->resume);
 }
@@ -353,7 +359,7 @@ static uint64_t follow_site(struct bt *b)
 	take_flags(b, s->flags, &s->recipe);
 	if (!may_go_on(b))
 		return 0;
-	if (s->kind == SITE_VECTOR && enter_vector(b, s->block->sse, s->block->avx))
+	if (s->kind == SITE_VECTOR && enter_for(b, s->block))
 		return cache_address(b, s->retry);
 	if (s->kind == SITE_ACCESS && s->group && key_of(b->cpu, &key)) {
 		b->stats.unmerged++;

@@ -174,6 +174,10 @@ static bool is_rare(const struct bt_xlat *x, const struct guest_insn *g, bool co
 		return !code64;
 	case ISA_BIT:
 		return g->z.operand_width < 32 || g->mem.seg != NO_REG || g->mem.asize * 8 != natural;
+	case ISA_X87:
+		return !x->x87 || !x->offers[g->z.meta.isa_set];
+	case ISA_FLDCW:
+		return !x->x87;
 	case ISA_VECTOR:
 		return !x->offers[g->z.meta.isa_set];
 	case ISA_PLAIN:

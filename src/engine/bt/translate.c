@@ -200,6 +200,68 @@ static void check_vector(struct bt_xlat *x, const struct guest_insn *g)
 	*(avx ? &x->block->avx : &x->block->sse) = true;
 }
 
+/*
+ * x87 instructions run on the host while all their exceptions are masked. What the host then keeps of
+ * them beside the registers is the address of the last one, which is one of ours: XSAVE is followed by
+ * a look into the block (enter.c), for which the block leaves the page it runs at. The address of the
+ * last operand stays as it was on processors that keep it for unmasked exceptions only (CPUID
+ * 7.EBX[6]); others have x87 interpreted.
+ */
+static void enter_x87(struct bt_xlat *x, const struct guest_insn *g)
+{
+	struct bt_site *s;
+
+	if (x->x87_checked)
+		return;
+	s = xlat_site(x, g, SITE_VECTOR);
+	flags_free(x);
+	s->flags = (uint8_t)x->flags;
+	s->recipe = x->recipe;
+	s->retry = emit_offset(&x->e);
+	EMIT(&x->e, 0x65, 0x83, 0x3c, 0x25); /* cmp dword gs:[x87_ok], 0 */
+	emit32(&x->e, GS(x87_ok));
+	emit8(&x->e, 0);
+	xlat_pending(x, PENDING_SITE, emit_jcc_later(&x->e, 4))->site = s;
+	emit_load_gs(&x->e, R15, GS(pc));
+	emit_store_gs(&x->e, R15, GS(x87_page));
+	x->x87_checked = x->block->x87 = true;
+}
+
+static void x87(struct bt_xlat *x, const struct guest_insn *g)
+{
+	struct bt_site *trap;
+	struct reach r;
+
+	enter_x87(x, g);
+	if (g->mem.present)
+		r = access_reach(x, &g->mem, 0);
+	if (g->flags.reads || (g->flags.writes && !g->flags.writes_all))
+		flags_host(x);
+	trap = xlat_site(x, g, SITE_INSN);
+	rewrite_insn(x, g, g->mem.present ? &r : NULL);
+	trap->trap = x->insn_start;
+}
+
+/* The word is read once, looked at, and loaded from where the guest cannot change it. */
+static void fldcw(struct bt_xlat *x, const struct guest_insn *g)
+{
+	struct emit *e = &x->e;
+	struct bt_site *s;
+	struct reach r;
+
+	enter_x87(x, g);
+	r = access_reach(x, &g->mem, 0);
+	flags_free(x);
+	s = xlat_site(x, g, SITE_INSN);
+	EMIT(e, 0x44 | r.base >> 3, 0x0f, 0xb7); /* movzx r15d, word [r] */
+	emit_modrm_mem(e, R15, r.base, r.disp);
+	emit_store_gs(e, R15, GS(x87_control));
+	EMIT(e, 0x41, 0x83, 0xe7, 0x3f, 0x41, 0x83, 0xff, 0x3f); /* and r15d, 0x3f; cmp r15d, 0x3f */
+	xlat_pending(x, PENDING_SITE, emit_jcc_later(e, 5))->site = s;
+	EMIT(e, 0x65, 0xd9, 0x2c, 0x25); /* fldcw gs:[x87_control] */
+	emit32(e, GS(x87_control));
+}
+
 static bool may_trap(const struct guest_insn *g)
 {
 	if (g->class == ISA_DIVIDE || g->z.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)
@@ -530,6 +592,12 @@ static void insn(struct bt_xlat *x, const struct guest_insn *g)
 	case ISA_BIT:
 		bit(x, g);
 		break;
+	case ISA_X87:
+		x87(x, g);
+		break;
+	case ISA_FLDCW:
+		fldcw(x, g);
+		break;
 	default:
 		other(x, g);
 		break;
@@ -648,7 +716,7 @@ static void begin(struct bt_xlat *x, const uint8_t *host, uint32_t key)
 	x->site = x->block->site = cache_meta(s, 0);
 	x->nr_sites = x->nr_exits = x->nr_pending = x->nr_windows = 0;
 	x->recipe.op = RECIPE_NONE;
-	x->sse_checked = x->avx_checked = false;
+	x->sse_checked = x->avx_checked = x->x87_checked = false;
 	x->cached[0] = (struct cached){ .host = R14 };
 	x->cached[1] = (struct cached){ .host = R13 };
 }
@@ -697,6 +765,14 @@ static const struct {
 	{ ZYDIS_ISA_SET_CMPXCHG16B, 2, 13, 1 },
 };
 
+static bool host_keeps_operand_for_exceptions(void)
+{
+	uint32_t a, b, c, d;
+
+	asm("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(0));
+	return b & BIT(6);
+}
+
 int translate_new(struct bt *b)
 {
 	struct bt_xlat *x = calloc(1, sizeof(*x));
@@ -706,6 +782,7 @@ int translate_new(struct bt *b)
 		return -ENOMEM;
 	b->xlat = x;
 	x->b = b;
+	x->x87 = host_keeps_operand_for_exceptions();
 	x->bmi2 = __builtin_cpu_supports("bmi2");
 	ZydisDecoderInit(&x->decoder64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	ZydisDecoderInit(&x->decoder32, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);

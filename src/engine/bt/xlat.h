@@ -89,7 +89,8 @@ struct bt_xlat {
 	struct bt_recipe recipe;
 	struct cached cached[2];
 	unsigned clock;
-	bool sse_checked, avx_checked;
+	bool sse_checked, avx_checked, x87_checked;
+	bool x87;            /* may run on the host, see translate.c */
 	bool bmi2;           /* of the host */
 	uint32_t insn_start; /* offset of the rewritten instruction, behind what it needed */
 	unsigned nr_sites, nr_exits, nr_pending, nr_windows;
