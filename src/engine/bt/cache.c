@@ -122,11 +122,19 @@ static struct bt_block **bucket_of(struct bt_cache *c, const uint8_t *host, uint
 	return &c->bucket[h >> (64 - 15)];
 }
 
+static unsigned page_hash(const uint8_t *host)
+{
+	return ((uintptr_t)host >> 12) * 0x9e3779b97f4a7c15ull >> (64 - 12);
+}
+
 static struct bt_block **page_of(struct bt_cache *c, const uint8_t *host)
 {
-	uint64_t h = ((uintptr_t)host >> 12) * 0x9e3779b97f4a7c15ull;
+	return &c->page[page_hash(host)];
+}
 
-	return &c->page[h >> (64 - 12)];
+static struct bt_block **span_of(struct bt_cache *c, const uint8_t *host2)
+{
+	return &c->span[page_hash(host2)];
 }
 
 struct bt_block *cache_find(struct bt *b, const uint8_t *host, uint32_t key)
@@ -145,6 +153,13 @@ uint32_t cache_hash_bytes(const uint8_t *p, unsigned n)
 	for (unsigned k = 0; k < n; k++)
 		h = (h ^ *(const volatile uint8_t *)(p + k)) * 16777619u;
 	return h;
+}
+
+uint32_t cache_hash_block(const struct bt_block *k)
+{
+	uint32_t h = cache_hash_bytes(k->host, k->bytes);
+
+	return k->host2 ? h ^ cache_hash_bytes(k->host2, k->bytes2) : h;
 }
 
 struct bt_block *cache_block_at(struct bt *b, uint64_t address)
@@ -270,19 +285,28 @@ static void kill(struct bt *b, struct bt_block *k)
 	forget_jumps(b, k);
 }
 
-static void remove_from(struct bt_block **head, struct bt_block *k, bool page)
+enum list { LIST_HASH, LIST_PAGE, LIST_SPAN };
+
+static struct bt_block **next_of(struct bt_block *k, enum list list)
 {
-	while (*head != k)
-		head = page ? &(*head)->next_page : &(*head)->next_hash;
-	*head = page ? k->next_page : k->next_hash;
+	return list == LIST_HASH ? &k->next_hash : list == LIST_PAGE ? &k->next_page : &k->next_span;
 }
 
-static void forget(struct bt *b, struct bt_block *k)
+static void remove_from(struct bt_block **head, struct bt_block *k, enum list list)
+{
+	while (*head != k)
+		head = next_of(*head, list);
+	*head = *next_of(k, list);
+}
+
+void cache_drop(struct bt *b, struct bt_block *k)
 {
 	struct bt_cache *c = b->cache;
 
-	remove_from(bucket_of(c, k->host, k->key), k, false);
-	remove_from(page_of(c, k->host), k, true);
+	remove_from(bucket_of(c, k->host, k->key), k, LIST_HASH);
+	remove_from(page_of(c, k->host), k, LIST_PAGE);
+	if (k->host2)
+		remove_from(span_of(c, k->host2), k, LIST_SPAN);
 	kill(b, k);
 }
 
@@ -295,25 +319,40 @@ void cache_insert(struct bt *b, struct bt_segment *s, struct bt_block *k)
 	*bucket = k;
 	k->next_page = *page;
 	*page = k;
+	if (k->host2) {
+		struct bt_block **span = span_of(b->cache, k->host2);
+
+		k->next_span = *span;
+		*span = k;
+	}
 	s->block[s->nr_blocks++] = k;
 	s->code_used = (k->end + 15) & ~15u;
 	b->stats.blocks++;
 	b->stats.code_bytes += k->end - k->start;
 }
 
+static bool on_page(const uint8_t *p, const uint8_t *page)
+{
+	return !(((uintptr_t)p ^ (uintptr_t)page) & PAGE_MASK);
+}
+
 void cache_invalidate(struct bt *b, const uint8_t *page, uint64_t granules)
 {
-	struct bt_block **p = page_of(b->cache, page), *k;
+	struct bt_block *k, *next;
 
-	while ((k = *p)) {
-		if (((uintptr_t)k->host ^ (uintptr_t)page) & PAGE_MASK || !(k->granules & granules)) {
-			p = &k->next_page;
-			continue;
+	for (k = *page_of(b->cache, page); k; k = next) {
+		next = k->next_page;
+		if (on_page(k->host, page) && k->granules & granules) {
+			cache_drop(b, k);
+			b->stats.invalidated++;
 		}
-		*p = k->next_page;
-		remove_from(bucket_of(b->cache, k->host, k->key), k, false);
-		kill(b, k);
-		b->stats.invalidated++;
+	}
+	for (k = *span_of(b->cache, page); k; k = next) {
+		next = k->next_span;
+		if (on_page(k->host2, page) && k->granules2 & granules) {
+			cache_drop(b, k);
+			b->stats.invalidated++;
+		}
 	}
 }
 
@@ -335,7 +374,7 @@ static void empty(struct bt *b, struct bt_segment *s)
 	b->cache->drops++;
 	for (unsigned n = 0; n < s->nr_blocks; n++)
 		if (!s->block[n]->dead)
-			forget(b, s->block[n]);
+			cache_drop(b, s->block[n]);
 	s->nr_blocks = 0;
 	s->code_used = s->code_start;
 	s->meta_used = 0;

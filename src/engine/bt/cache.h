@@ -11,6 +11,8 @@
 #define BT_KEY_SMAP     BIT(3) /* CR4.SMAP: STAC and CLAC change the mode */
 #define BT_KEY_UNMERGED BIT(4) /* each memory access is checked by itself */
 #define BT_KEY_CPL3     BIT(6)
+#define BT_KEY_SPAN     BIT(7) /* one instruction, whose end is on the next page */
+#define BT_KEY_KIND     (BT_KEY_UNMERGED | BT_KEY_SPAN) /* what the vCPU's state does not decide */
 
 /* Which space of the jump cache the code of a key looks in. */
 static inline unsigned bt_space(uint32_t key, unsigned mode)
@@ -90,6 +92,11 @@ struct bt_block {
 	struct bt_exit *exit;
 	struct bt_window *window;
 	struct bt_exit *incoming;
+	/* With BT_KEY_SPAN: the part on the next page. */
+	const uint8_t *host2;
+	uint64_t granules2;
+	uint16_t bytes2;
+	struct bt_block *next_span;
 };
 
 #define BT_SEGMENTS 8
@@ -116,6 +123,7 @@ struct bt_cache {
 	unsigned drops; /* counts segments emptied: what pointed into one may be gone */
 	struct bt_block *bucket[BT_BUCKETS];
 	struct bt_block *page[BT_PAGES];
+	struct bt_block *span[BT_PAGES]; /* by host2 */
 	struct bt_exit *cross; /* linked exits to other pages, without guard */
 	/* Stubs that blocks jump to. */
 	uint32_t stub_link, stub_indirect, stub_site, stub_fill[2], stub_light;
@@ -142,7 +150,11 @@ void cache_invalidate(struct bt *b, const uint8_t *page, uint64_t granules);
 void cache_flush(struct bt *b);
 /* The block whose code holds a host address, or NULL. */
 struct bt_block *cache_block_at(struct bt *b, uint64_t address);
+/* A block whose second page is another one now. */
+void cache_drop(struct bt *b, struct bt_block *k);
 uint32_t cache_hash_bytes(const uint8_t *p, unsigned n);
+/* Of the block's bytes as they are in memory now. */
+uint32_t cache_hash_block(const struct bt_block *k);
 
 static inline void *cache_at_meta(struct bt *b, uint64_t offset)
 {

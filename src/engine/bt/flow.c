@@ -15,7 +15,7 @@
 /* A loop that has found its ranges across pages stays unmerged. */
 static uint8_t exit_key(const struct bt_xlat *x, bool cross)
 {
-	return (uint8_t)((x->key & ~(uint32_t)(BT_KEY_MMU | (cross ? BT_KEY_UNMERGED : 0))) | x->mode);
+	return (uint8_t)((x->key & ~(uint32_t)(BT_KEY_MMU | BT_KEY_SPAN | (cross ? BT_KEY_UNMERGED : 0))) | x->mode);
 }
 
 static bool same_page(int64_t target)
@@ -23,15 +23,15 @@ static bool same_page(int64_t target)
 	return target >= 0 && target < (int64_t)PAGE_SIZE;
 }
 
-static unsigned new_exit(struct bt_xlat *x, int64_t target, bool slot)
+static unsigned new_exit(struct bt_xlat *x, int64_t target, bool slot, bool cross)
 {
 	unsigned n = x->nr_exits++;
 
 	x->exit[n] = (struct bt_exit){
 		.off = target & (PAGE_SIZE - 1),
-		.key = exit_key(x, !same_page(target)),
+		.key = exit_key(x, cross),
 		.slot = slot,
-		.cross = !same_page(target),
+		.cross = cross,
 	};
 	return n;
 }
@@ -105,7 +105,7 @@ void flow_indirect(struct bt_xlat *x, const struct guest_insn *g, int undo)
 /* Out of the page, flags in the slot. */
 static void cross(struct bt_xlat *x, int64_t target)
 {
-	unsigned n = new_exit(x, target, true);
+	unsigned n = new_exit(x, target, true, true);
 	struct emit *e = &x->e;
 	uint8_t *miss = NULL;
 
@@ -136,6 +136,12 @@ static void cross(struct bt_xlat *x, int64_t target)
 	xlat_pending(x, PENDING_EXIT, jump_later(e, -1))->exit = n;
 }
 
+void flow_exit_span(struct bt_xlat *x, int64_t target)
+{
+	flags_slot(x);
+	cross(x, target);
+}
+
 void flow_exit(struct bt_xlat *x, int64_t target, int cc)
 {
 	struct pending *p;
@@ -143,7 +149,7 @@ void flow_exit(struct bt_xlat *x, int64_t target, int cc)
 	if (same_page(target)) {
 		if (x->flags == BT_FLAGS_RECIPE)
 			flags_host(x);
-		exit_by(x, new_exit(x, target, x->flags == BT_FLAGS_SLOT), jump_later(&x->e, cc));
+		exit_by(x, new_exit(x, target, x->flags == BT_FLAGS_SLOT, false), jump_later(&x->e, cc));
 		return;
 	}
 	if (cc < 0) {

@@ -137,6 +137,32 @@ static bool is_global(const struct cpu *c, gva_t va)
 	return c->mmu->global[c->mmu->mode][n] == c->mmu->generation;
 }
 
+/* The block of an instruction on two pages. */
+static struct bt_block *find_span(struct bt *b, const uint8_t *host, gva_t va, uint32_t key)
+{
+	struct cpu *c = b->cpu;
+	gva_t next = (va & PAGE_MASK) + PAGE_SIZE;
+	struct bt_block *k = cache_find(b, host, key);
+	const uint8_t *host2;
+
+	if (c->mode != MODE_64)
+		next = (uint32_t)next;
+	else if (!access_canonical(c, next))
+		return NULL;
+	host2 = mmu_fetch(c, next);
+	if (!host2)
+		return NULL;
+	if (k && k->host2 != host2) {
+		cache_drop(b, k);
+		k = NULL;
+	}
+	if (!k)
+		k = translate(b, host, va & ~PAGE_MASK, key, host2);
+	if (k)
+		k->global = is_global(c, va) && is_global(c, next);
+	return k;
+}
+
 /* The block at RIP, or NULL when there can be none. May raise. */
 static struct bt_block *find_block(struct bt *b, uint32_t key)
 {
@@ -153,9 +179,10 @@ static struct bt_block *find_block(struct bt *b, uint32_t key)
 	b->pc = va & PAGE_MASK;
 	k = cache_find(b, host, key);
 	if (!k)
-		k = translate(b, host, va & ~PAGE_MASK, key);
-	if (k)
-		k->global = is_global(c, va);
+		k = translate(b, host, va & ~PAGE_MASK, key, NULL);
+	if (!k)
+		return find_span(b, host, va, key | BT_KEY_SPAN);
+	k->global = is_global(c, va);
 	return k;
 }
 
@@ -218,6 +245,14 @@ static bool may_go_on(struct bt *b)
 	       !enter_is_wanted(c, atomic_load_explicit(&c->attention, memory_order_relaxed));
 }
 
+/* RIP, where k is, is led to by the jump cache or across pages. */
+static void note_target(struct bt *b, const struct bt_block *k)
+{
+	note_code_page(b, b->cpu->rip);
+	if (k->host2)
+		note_code_page(b, b->cpu->rip + PAGE_SIZE);
+}
+
 /* Finds the block for an exit and links the two if that is allowed. */
 static struct bt_block *follow_exit(struct bt *b, struct bt_exit *x)
 {
@@ -226,19 +261,19 @@ static struct bt_block *follow_exit(struct bt *b, struct bt_exit *x)
 	uint32_t key;
 	struct bt_block *k;
 
-	if (!key_of(b->cpu, &key) || key != (x->key & ~BT_KEY_UNMERGED))
+	if (!key_of(b->cpu, &key) || key != (x->key & ~BT_KEY_KIND))
 		return NULL;
 	k = find_block(b, x->key);
 	if (!k || drops != b->cache->drops || x->from->dead || k->dead)
 		return k;
 	if (!x->cross) {
-		if (!(((uintptr_t)k->host ^ (uintptr_t)page) & PAGE_MASK))
+		if (!(k->key & BT_KEY_SPAN) && !(((uintptr_t)k->host ^ (uintptr_t)page) & PAGE_MASK))
 			cache_link(b, x, k);
 		return k;
 	}
 	if (b->cpu->cr4 & CR4_LA57 || (!x->guard && !k->global))
 		return k;
-	note_code_page(b, b->cpu->rip);
+	note_target(b, k);
 	cache_link(b, x, k);
 	return k;
 }
@@ -261,7 +296,7 @@ static void remember_target(struct bt *b, const struct bt_block *k)
 		return;
 	if (c->cpl != 3 && !k->global)
 		b->kernel_local = true;
-	note_code_page(b, c->rip);
+	note_target(b, k);
 	j->tag = c->rip ^ b->space[bt_space(k->key, k->key & BT_KEY_MMU)];
 	j->code = cache_address(b, k->entry_slot);
 	j->page = c->rip & PAGE_MASK;
@@ -305,7 +340,7 @@ static bool can_resume(struct bt *b, const struct bt_site *s, uint64_t next)
 	if (!s->resume || b->cpu->rip != next || s->block->dead || !may_go_on(b))
 		return false;
 	return key_of(b->cpu, &key) &&
-	       key == ((s->block->key & ~(BT_KEY_MMU | BT_KEY_UNMERGED)) | s->mode);
+	       key == ((s->block->key & ~(BT_KEY_MMU | BT_KEY_KIND)) | s->mode);
 }
 
 /* Instructions that the interpreter does again and again stay decoded. */

@@ -238,12 +238,15 @@ void scan_block(struct bt_xlat *x, const uint8_t *bytes, unsigned avail, unsigne
 	unsigned at = 0;
 
 	x->nr = 0;
-	while (x->nr < XLAT_INSNS && at < avail) {
+	x->spans = false;
+	while (x->nr < (x->host2 ? 1 : XLAT_INSNS) && at < avail) {
 		struct guest_insn *g = &x->insn[x->nr];
 
 		g->off = (uint16_t)(off + at);
-		if (!scan_insn(x, g, bytes + at, avail - at))
+		if (!scan_insn(x, g, bytes + at, avail - at)) {
+			x->spans = true;
 			break;
+		}
 		at += g->len;
 		x->nr++;
 		if (ends_block(g))

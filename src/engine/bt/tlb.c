@@ -122,6 +122,24 @@ static bool pass_once(struct bt *b, const struct bt_site *s, uint8_t *host)
 	return true;
 }
 
+/* A range that one check cannot serve: on in the block that checks each access by itself, if there is
+ * one, or by way of C, which makes it. */
+static unsigned leave_group(struct bt *b, const struct bt_site *s)
+{
+	const struct bt_block *from = s->block, *k;
+	uint32_t key = (from->key & ~(uint32_t)(BT_KEY_MMU | BT_KEY_KIND)) | s->mode;
+
+	if (s->flags != BT_FLAGS_SLOT || from->dead || b->posted)
+		return FILL_LEAVE;
+	k = cache_find(b, (const uint8_t *)((uintptr_t)from->host & PAGE_MASK) + s->off,
+	               key | BT_KEY_UNMERGED);
+	if (!k)
+		return FILL_LEAVE;
+	b->stats.unmerged++;
+	*(volatile uint64_t *)&b->target = cache_address(b, k->entry_slot);
+	return *(volatile uint32_t *)&b->kicked ? FILL_LEAVE : FILL_GO;
+}
+
 unsigned bt_fill(struct bt *b, uint64_t site_offset, gva_t va)
 {
 	const struct bt_site *s = cache_at_meta(b, site_offset);
@@ -133,7 +151,9 @@ unsigned bt_fill(struct bt *b, uint64_t site_offset, gva_t va)
 	b->stats.fills++;
 	if (b->kicked)
 		return FILL_LEAVE;
-	if ((va & ~PAGE_MASK) + s->span > PAGE_SIZE || (cpu_long_mode(c) && !canonical(c, va)))
+	if ((va & ~PAGE_MASK) + s->span > PAGE_SIZE)
+		return s->group ? leave_group(b, s) : FILL_LEAVE;
+	if (cpu_long_mode(c) && !canonical(c, va))
 		return FILL_LEAVE;
 	host = mmu_find(c, va, s->write ? MMU_WRITE : MMU_READ, s->mode, &gpa, &error);
 	if (!host)
@@ -141,7 +161,7 @@ unsigned bt_fill(struct bt *b, uint64_t site_offset, gva_t va)
 	if (bt_tlb_take(b, s->mode, va, s->write_tag))
 		b->target = cache_address(b, s->retry);
 	else if (!pass_once(b, s, host))
-		return FILL_LEAVE;
+		return s->group ? leave_group(b, s) : FILL_LEAVE;
 	/* Of what is posted our own blocks may be a part, and nobody watches them any more. */
 	return b->posted ? FILL_LEAVE : FILL_GO;
 }

@@ -671,8 +671,11 @@ static void body(struct bt_xlat *x)
 		set_resume(x, g, first_site);
 		access_insn_done(x, g);
 	}
+	x->spans = x->spans && x->at == x->nr;
 	x->nr = x->at;
-	if (!ends(g))
+	if (x->spans && !ends(g))
+		flow_exit_span(x, g->off + g->len);
+	else if (!ends(g))
 		flow_exit(x, g->off + g->len, -1);
 	else if (g->class == ISA_OTHER_END)
 		flow_exit(x, g->off + g->len, -1);
@@ -697,8 +700,18 @@ static void finish(struct bt_xlat *x, const uint8_t *host)
 	memcpy(k->window, x->window, x->nr_windows * sizeof(*k->window));
 	flow_finish_exits(x);
 	k->end = emit_offset(&x->e);
+	if (x->host2) {
+		unsigned first = (unsigned)(PAGE_SIZE - ((uintptr_t)host & ~PAGE_MASK));
+
+		k->host2 = x->host2;
+		/* Bytes that are no instruction may have become one when any of them changes. */
+		k->bytes2 = (uint16_t)(k->bytes > first ? k->bytes - first : INSN_MAX - first);
+		k->bytes = (uint16_t)first;
+		k->granules2 = mem_granules(k->host2, k->bytes2);
+		k->hash = cache_hash_bytes(x->copy + first, k->bytes2);
+	}
 	k->granules = mem_granules(host, k->bytes);
-	k->hash = cache_hash_bytes(x->copy, k->bytes);
+	k->hash ^= cache_hash_bytes(x->copy, k->bytes);
 }
 
 static void begin(struct bt_xlat *x, const uint8_t *host, uint32_t key)
@@ -721,30 +734,51 @@ static void begin(struct bt_xlat *x, const uint8_t *host, uint32_t key)
 	x->cached[1] = (struct cached){ .host = R13 };
 }
 
+static bool watch(struct bt *b, const struct bt_block *k)
+{
+	bool doubtful = world_watch(b, k->host, k->granules);
+
+	if (k->host2)
+		doubtful |= world_watch(b, k->host2, k->granules2);
+	return doubtful;
+}
+
+static bool scan(struct bt_xlat *x, const uint8_t *host, unsigned off, uint32_t key)
+{
+	unsigned avail = (unsigned)(PAGE_SIZE - off);
+
+	memcpy(x->copy, host, avail);
+	if (x->host2) {
+		memcpy(x->copy + avail, x->host2, INSN_MAX);
+		avail += INSN_MAX;
+	}
+	x->key = key;
+	x->user = key & BT_KEY_CPL3;
+	scan_block(x, x->copy, avail, off);
+	return x->nr;
+}
+
 /* Translates a copy of the bytes; watches them; and if they have changed until then, does it again. */
-struct bt_block *translate(struct bt *b, const uint8_t *host, unsigned off, uint32_t key)
+struct bt_block *translate(struct bt *b, const uint8_t *host, unsigned off, uint32_t key,
+                           const uint8_t *host2)
 {
 	struct bt_xlat *x = b->xlat;
-	unsigned avail = (unsigned)(PAGE_SIZE - off);
 	bool doubtful;
 
+	x->host2 = host2;
 	for (;;) {
-		memcpy(x->copy, host, avail);
-		x->key = key;
-		x->user = key & BT_KEY_CPL3;
-		scan_block(x, x->copy, avail, off);
-		if (!x->nr)
+		if (!scan(x, host, off, key))
 			return NULL;
 		begin(x, host, key);
 		entries(x);
 		body(x);
 		x->seg->meta_used += (x->nr_sites * sizeof(struct bt_site) + 15) & ~15ul;
 		finish(x, host);
-		doubtful = world_watch(b, host, x->block->granules);
+		doubtful = watch(b, x->block);
 		cache_insert(b, x->seg, x->block);
-		if (likely(cache_hash_bytes(host, x->block->bytes) == x->block->hash))
+		if (likely(cache_hash_block(x->block) == x->block->hash))
 			break;
-		cache_invalidate(b, host, x->block->granules);
+		cache_drop(b, x->block);
 	}
 	if (doubtful)
 		world_doubt(b, x->block);

@@ -295,8 +295,8 @@ static bool settle(struct bt *b, const struct bt_doubt *d, bool over)
 			atomic_fetch_sub(&b->world->page[d->page].doubtful, 1);
 		return over;
 	}
-	if (!k->dead && cache_hash_bytes(k->host, k->bytes) != k->hash)
-		cache_invalidate(b, k->host, k->granules);
+	if (!k->dead && cache_hash_block(k) != k->hash)
+		cache_drop(b, k);
 	return k->dead || over;
 }
 

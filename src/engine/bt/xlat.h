@@ -92,6 +92,8 @@ struct bt_xlat {
 	bool sse_checked, avx_checked, x87_checked;
 	bool x87;            /* may run on the host, see translate.c */
 	bool bmi2;           /* of the host */
+	bool spans;          /* what follows the last instruction does not end on this page */
+	const uint8_t *host2;
 	uint32_t insn_start; /* offset of the rewritten instruction, behind what it needed */
 	unsigned nr_sites, nr_exits, nr_pending, nr_windows;
 	struct bt_site *site; /* in the segment's tables */
@@ -140,6 +142,8 @@ unsigned rewrite_read(struct bt_xlat *x, int reg, unsigned temp);
 
 /* flow.c */
 void flow_exit(struct bt_xlat *x, int64_t target, int cc); /* cc < 0: always */
+/* To an instruction of this page that ends on the next one. */
+void flow_exit_span(struct bt_xlat *x, int64_t target);
 void flow_indirect(struct bt_xlat *x, const struct guest_insn *g, int undo); /* to R14 */
 void flow_finish(struct bt_xlat *x);       /* everything out of line but the stubs of exits, */
 void flow_finish_exits(struct bt_xlat *x); /* which need block->exit */
@@ -147,6 +151,9 @@ void flow_finish_exits(struct bt_xlat *x); /* which need block->exit */
 /* translate.c */
 struct bt_site *xlat_site(struct bt_xlat *x, const struct guest_insn *g, unsigned kind);
 struct pending *xlat_pending(struct bt_xlat *x, enum pending_kind kind, uint8_t *jump);
-struct bt_block *translate(struct bt *b, const uint8_t *host, unsigned off, uint32_t key);
+/* The block at host, off bytes into its page; NULL when its first instruction ends on the next page:
+ * then host2 has to be given, the host address of that page. */
+struct bt_block *translate(struct bt *b, const uint8_t *host, unsigned off, uint32_t key,
+                           const uint8_t *host2);
 int translate_new(struct bt *b);
 void translate_free(struct bt *b);
