@@ -1,7 +1,7 @@
 /*
  * The code cache of a vCPU.
  *
- * One memfd is mapped twice, to write and to execute; no mapping is both. It is cut into segments
+ * One piece of memory is mapped twice, to write and to execute; no mapping is both. It is cut into segments
  * that fill up one after the other, each with the tables of its blocks. When all are full the oldest
  * is emptied: its blocks are unlinked and forgotten, the others stay. A block therefore never moves,
  * and its memory is not used again before its segment is.
@@ -19,7 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "engine/bt/stubs.h"
 #include "engine/bt/world.h"
@@ -27,23 +26,18 @@
 #define STUBS_BYTES 4096u
 #define META_RATIO  1 /* bytes of tables reserved for each byte of code; touched as used */
 
+/* Shared anonymous memory, which perf(1) looks up in its map; moving nothing out of it makes a second
+ * mapping of the same pages (mremap(2), old_size 0). */
 static int map_code(struct bt_cache *c)
 {
-	int fd = memfd_create("trapeze-code", MFD_CLOEXEC), rc = 0;
-
-	if (fd < 0)
+	c->write = mmap(NULL, c->size, PROT_READ | PROT_WRITE,
+	                MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (c->write == MAP_FAILED)
+		return -ENOMEM;
+	c->exec = mremap(c->write, 0, c->size, MREMAP_MAYMOVE);
+	if (c->exec == MAP_FAILED || mprotect(c->exec, c->size, PROT_READ | PROT_EXEC))
 		return -errno;
-	if (ftruncate(fd, (off_t)c->size)) {
-		rc = -errno;
-		goto out;
-	}
-	c->write = mmap(NULL, c->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	c->exec = mmap(NULL, c->size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-	if (c->write == MAP_FAILED || c->exec == MAP_FAILED)
-		rc = -ENOMEM;
-out:
-	close(fd);
-	return rc;
+	return 0;
 }
 
 static int init_segments(struct bt_cache *c)
