@@ -246,7 +246,7 @@ static void load_pkru(struct cpu *c, uint32_t value)
 	if (c->pkru == value)
 		return;
 	c->pkru = value;
-	mmu_flush_all(c);
+	mmu_flush_data(c);
 }
 
 static void load_components(struct cpu *c, const struct header *h, const uint8_t *image,

@@ -365,7 +365,7 @@ static void op_wrpkru(struct cpu *c, const struct insn *i)
 	if (c->pkru == (uint32_t)c->rax)
 		return;
 	c->pkru = (uint32_t)c->rax;
-	mmu_flush_all(c);
+	mmu_flush_data(c);
 }
 
 const struct op_row ops_system[] = {

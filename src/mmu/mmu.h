@@ -51,11 +51,11 @@ struct mmu_result {
 };
 
 /* What a cache of translations beside this TLB has to drop. */
-enum mmu_flush { MMU_FLUSH_PAGE, MMU_FLUSH_SPACE, MMU_FLUSH_ALL };
+enum mmu_flush { MMU_FLUSH_PAGE, MMU_FLUSH_SPACE, MMU_FLUSH_DATA, MMU_FLUSH_ALL };
 
 struct mmu {
 	/* Told of every drop, unless NULL: one page of 4 KiB (in all spaces, globals too), all but
-	 * globals (the address space may be another one now), all. */
+	 * globals (the address space may be another one now), all that is not for fetching, all. */
 	void (*flushed)(struct cpu *c, enum mmu_flush what, gva_t va);
 	unsigned mode;      /* MMU_* in force */
 	uint16_t next_asid; /* handed out upwards; all is flushed when they run out */
@@ -85,7 +85,8 @@ bool mmu_peek(struct cpu *c, gva_t va, gpa_t *gpa);
 
 /* To be called when anything changes that translation depends on. */
 void mmu_update_mode(struct cpu *c); /* CPL, CR4.SMAP, RFLAGS.AC: picks c->tlb. Cheap. */
-void mmu_flush_all(struct cpu *c);   /* CR0, CR4, EFER, PKRU, DR7: everything, globals too */
+void mmu_flush_all(struct cpu *c);   /* CR0, CR4, EFER, DR7: everything, globals too */
+void mmu_flush_data(struct cpu *c);  /* PKRU: what is not for fetching; as mmu_flush_all() here */
 void mmu_set_cr3(struct cpu *c, uint64_t value); /* value as written by MOV CR3 incl. bit 63; sets
                                                     c->cr3, loads nothing else */
 void mmu_invlpg(struct cpu *c, gva_t va);        /* current and global translations of one page */

@@ -32,12 +32,20 @@ static void forget_spaces(struct mmu *m)
 		m->space[n].asid = 0;
 }
 
+static void tell(struct cpu *c, enum mmu_flush what, gva_t va)
+{
+	if (c->mmu->flushed)
+		c->mmu->flushed(c, what, va);
+}
+
 static uint16_t new_asid(struct cpu *c)
 {
 	struct mmu *m = c->mmu;
 
-	if (m->next_asid > ASID_LAST)
+	if (m->next_asid > ASID_LAST) {
 		tlb_clear(m);
+		tell(c, MMU_FLUSH_ALL, 0);
+	}
 	return m->next_asid++;
 }
 
@@ -84,12 +92,6 @@ static void enter_space(struct cpu *c, bool keep)
 	c->tlb_tag = m->space[n].asid;
 }
 
-static void tell(struct cpu *c, enum mmu_flush what, gva_t va)
-{
-	if (c->mmu->flushed)
-		c->mmu->flushed(c, what, va);
-}
-
 void mmu_set_cr3(struct cpu *c, uint64_t value)
 {
 	c->cr3 = value & ~BIT(63);
@@ -119,7 +121,7 @@ void mmu_update_mode(struct cpu *c)
 	c->tlb = m->tlb[unlikely(needs_checks(c)) ? MMU_MODES : m->mode];
 }
 
-void mmu_flush_all(struct cpu *c)
+static void flush_all(struct cpu *c, enum mmu_flush what)
 {
 	struct mmu *m = c->mmu;
 
@@ -128,7 +130,17 @@ void mmu_flush_all(struct cpu *c)
 		tlb_clear(m);
 	enter_space(c, false);
 	mmu_update_mode(c);
-	tell(c, MMU_FLUSH_ALL, 0);
+	tell(c, what, 0);
+}
+
+void mmu_flush_all(struct cpu *c)
+{
+	flush_all(c, MMU_FLUSH_ALL);
+}
+
+void mmu_flush_data(struct cpu *c)
+{
+	flush_all(c, MMU_FLUSH_DATA);
 }
 
 static void drop_page(struct mmu *m, gva_t va)

@@ -83,7 +83,7 @@ void *mmu_host(struct cpu *c, gva_t va, unsigned len, enum mmu_access access, un
 	return (va ^ (va + len - 1)) & PAGE_MASK ? NULL : (void *)va;
 }
 
-void mmu_flush_all(struct cpu *c)
+void mmu_flush_data(struct cpu *c)
 {
 }
 

@@ -23,7 +23,7 @@
 
 #define BT_TLB_BITS    10
 #define BT_TLB_ENTRIES (1u << BT_TLB_BITS)
-#define BT_JC_ENTRIES  4096u /* by the low 12 bits of the address */
+#define BT_JC_ENTRIES  4096u
 #define BT_JOURNAL     512
 #define BT_POSTS       64
 #define BT_WORLD_MAX   64
@@ -111,7 +111,8 @@ struct bt {
 	struct bt_tlb_entry *journal[BT_JOURNAL]; /* entries filled from pages that are not global */
 	uint16_t next_space, kernel_id; /* of the jump cache's spaces */
 	uint16_t asid_space[4096]; /* space id of an ASID of src/mmu, 0: none yet */
-	uint64_t code_pages[64];   /* hashed set: pages that the jump cache and links lead to */
+	uint64_t code_pages[1024]; /* hashed set: pages that the jump cache and links lead to */
+	bool kernel_low;           /* they are not all either the kernel's or of one user space */
 	struct bt_kept kept[BT_KEPT];
 	struct bt_cache *cache;
 	struct bt_xlat *xlat;
@@ -139,3 +140,9 @@ struct bt {
 /* ---- stubs.c ---- */
 
 typedef void (*bt_enter_fn)(struct bt *b);
+
+/* The jump cache's entry for a target: flow.c has the same in machine code. */
+static inline unsigned bt_jc_index(gva_t va)
+{
+	return ((uint32_t)va ^ (uint32_t)va >> 12) & (BT_JC_ENTRIES - 1);
+}

@@ -257,10 +257,12 @@ void cache_unlink_cross(struct bt *b)
 
 static void forget_jumps(struct bt *b, struct bt_block *k)
 {
-	struct bt_jc_entry *j = &b->jc[(uintptr_t)k->host & (BT_JC_ENTRIES - 1)];
+	unsigned first = k->jc == BT_JC_MANY ? 0 : k->jc - 1u;
+	unsigned last = k->jc == BT_JC_MANY ? BT_JC_ENTRIES - 1 : first;
 
-	if (j->code == cache_address(b, k->entry_slot))
-		j->tag = BT_TLB_EMPTY;
+	for (unsigned n = first; k->jc && n <= last; n++)
+		if (b->jc[n].code == cache_address(b, k->entry_slot))
+			b->jc[n].tag = BT_TLB_EMPTY;
 }
 
 static void kill(struct bt *b, struct bt_block *k)

@@ -77,6 +77,7 @@ struct bt_window {
 	uint32_t start, end;
 };
 
+#define BT_JC_MANY 0xffff
 struct bt_block {
 	struct bt_block *next_hash, *next_page;
 	const uint8_t *host; /* of its first guest byte */
@@ -87,6 +88,7 @@ struct bt_block {
 	uint16_t bytes; /* of guest code */
 	uint16_t nr_sites, nr_exits, nr_windows, nr_insns;
 	bool dead, global;
+	uint16_t jc; /* 0: not in the jump cache; one more than where; BT_JC_MANY: at several places */
 	bool sse, avx, x87; /* has such instructions: legacy and VEX encoded vectors, x87 */
 	struct bt_site *site;
 	struct bt_exit *exit;

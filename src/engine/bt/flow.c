@@ -75,7 +75,9 @@ static void emit_lookup(struct bt_xlat *x, struct bt_site *s)
 
 	_Static_assert(sizeof(struct bt_jc_entry) == 32, "shifted by 5");
 	w->start = emit_offset(e);
-	EMIT(e, 0x45, 0x89, 0xf7);       /* mov r15d, r14d */
+	EMIT(e, 0x45, 0x89, 0xf7);       /* mov r15d, r14d: bt_jc_entry() in machine code */
+	EMIT(e, 0x41, 0xc1, 0xef, 0x0c); /* shr r15d, 12 */
+	EMIT(e, 0x45, 0x31, 0xf7);       /* xor r15d, r14d */
 	EMIT(e, 0x41, 0x81, 0xe7);       /* and r15d, */
 	emit32(e, BT_JC_ENTRIES - 1);
 	EMIT(e, 0x41, 0xc1, 0xe7, 0x05); /* shl r15d, 5 */

@@ -148,7 +148,7 @@ static void set_flags(struct bt *b, uint64_t value)
 /* On at a guest address in 64-bit code of another privilege. */
 static unsigned jump(struct bt *b, uint64_t to, unsigned mode)
 {
-	const struct bt_jc_entry *j = &b->jc[to & (BT_JC_ENTRIES - 1)];
+	const struct bt_jc_entry *j = &b->jc[bt_jc_index(to)];
 
 	b->r14 = to;
 	b->r15 = 0;

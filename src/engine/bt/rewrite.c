@@ -82,12 +82,16 @@ static bool needs_rex(const struct guest_insn *g, bool code64)
 	return false;
 }
 
-static void put_prefixes(struct emit *e, const struct guest_insn *g)
+/* With one vCPU nobody else does read-modify-write on guest memory, and a host's LOCK costs what a
+ * guest on such a machine does not expect. */
+static void put_prefixes(struct bt_xlat *x, const struct guest_insn *g)
 {
+	struct emit *e = &x->e;
+
 	for (unsigned n = 0; n < g->z.raw.prefix_count; n++) {
 		uint8_t v = g->z.raw.prefixes[n].value;
 
-		if (v == 0x66 || v == 0xf0 || v == 0xf2 || v == 0xf3)
+		if (v == 0x66 || (v == 0xf0 && x->b->cpu->nr_cpus != 1) || v == 0xf2 || v == 0xf3)
 			emit8(e, v);
 	}
 }
@@ -119,16 +123,17 @@ static bool is_short_inc(const struct guest_insn *g)
 	       g->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (g->z.opcode & 0xf0) == 0x40;
 }
 
-static void put_legacy(struct emit *e, const struct guest_insn *g, const struct fields *f,
+static void put_legacy(struct bt_xlat *x, const struct guest_insn *g, const struct fields *f,
                        bool opcode_reg)
 {
+	struct emit *e = &x->e;
 	static const uint8_t escape[] = { [ZYDIS_OPCODE_MAP_0F38] = 0x38, [ZYDIS_OPCODE_MAP_0F3A] = 0x3a };
 	bool modrm = g->z.attributes & ZYDIS_ATTRIB_HAS_MODRM || is_moffs(g) || is_short_inc(g);
 	uint8_t rex = g->z.raw.rex.W ? 0x48 : 0x40;
 
 	if (f->home)
 		emit8(e, 0x65);
-	put_prefixes(e, g);
+	put_prefixes(x, g);
 	if (modrm)
 		rex |= (f->reg & 8) >> 1 | (f->home ? 0 : f->rm >> 3);
 	else if (opcode_reg)
@@ -288,7 +293,7 @@ void rewrite_insn(struct bt_xlat *x, const struct guest_insn *g, const struct re
 	if (vex)
 		put_vex(&x->e, g, &f);
 	else
-		put_legacy(&x->e, g, &f, opcode_reg);
+		put_legacy(x, g, &f, opcode_reg);
 	for (unsigned n = 0; n < 3; n++)
 		if (t[n].guest != NO_REG && t[n].store)
 			emit_store_gs(&x->e, t[n].host, GS(gpr) + 8 * (size_t)t[n].guest);

@@ -70,7 +70,7 @@ static void set_spaces(struct bt *b)
 
 static unsigned page_bit(gva_t va)
 {
-	return (unsigned)((va >> 21) * 0x9e3779b97f4a7c15ull >> (64 - 12));
+	return (unsigned)((va >> 12) * 0x9e3779b97f4a7c15ull >> (64 - 16));
 }
 
 static void note_code_page(struct bt *b, gva_t va)
@@ -78,14 +78,42 @@ static void note_code_page(struct bt *b, gva_t va)
 	b->code_pages[page_bit(va) / 64] |= BIT(page_bit(va) % 64);
 }
 
-/* Nothing in the jump cache or across pages counts any more. */
-static void forget_targets(struct bt *b)
+static bool leads_to(const struct bt *b, gva_t va)
 {
-	memset(b->asid_space, 0, sizeof(b->asid_space));
-	memset(b->code_pages, 0, sizeof(b->code_pages));
+	return b->code_pages[page_bit(va) / 64] >> (page_bit(va) % 64) & 1;
+}
+
+/* What the jump cache and links across pages say of kernel code, or of the user space, no longer
+ * counts. */
+static void forget_kernel(struct bt *b)
+{
 	b->kernel_id = 0;
 	b->kernel_local = false;
 	cache_unlink_cross(b);
+}
+
+static void forget_user(struct bt *b)
+{
+	b->asid_space[b->cpu->tlb_tag] = 0;
+}
+
+static void forget_all(struct bt *b)
+{
+	memset(b->asid_space, 0, sizeof(b->asid_space));
+	memset(b->code_pages, 0, sizeof(b->code_pages));
+	forget_kernel(b);
+}
+
+static void flush_page(struct bt *b, gva_t va)
+{
+	bt_tlb_drop_page(b, va);
+	if (!leads_to(b, va))
+		return;
+	/* Most pages are of one kind by their address; what is not may be global and in all spaces. */
+	if (b->kernel_low || va >> 63)
+		forget_all(b);
+	else
+		forget_user(b);
 	set_spaces(b);
 }
 
@@ -96,21 +124,23 @@ static void flushed(struct cpu *c, enum mmu_flush what, gva_t va)
 	b->flushes++;
 	switch (what) {
 	case MMU_FLUSH_PAGE:
-		bt_tlb_drop_page(b, va);
-		if (b->code_pages[page_bit(va) / 64] >> (page_bit(va) % 64) & 1)
-			forget_targets(b);
-		break;
+		flush_page(b, va);
+		return;
+	case MMU_FLUSH_DATA:
+		bt_tlb_clear(b);
+		b->asid_space[c->tlb_tag] = (uint16_t)b->space_id; /* a new ASID for the same code */
+		return;
 	case MMU_FLUSH_SPACE:
 		bt_tlb_drop_local(b);
 		if (b->kernel_local)
-			forget_targets(b);
-		set_spaces(b);
+			forget_kernel(b);
 		break;
 	default:
 		bt_tlb_clear(b);
-		forget_targets(b);
+		forget_all(b);
 		break;
 	}
+	set_spaces(b);
 }
 
 /* ---- which code is translated, and where it is ---- */
@@ -251,6 +281,9 @@ static void note_target(struct bt *b, const struct bt_block *k)
 	note_code_page(b, b->cpu->rip);
 	if (k->host2)
 		note_code_page(b, b->cpu->rip + PAGE_SIZE);
+	/* Code of the kernel in the lower half, or of user programs on global pages. */
+	if (b->cpu->cpl == 3 ? k->global : !(b->cpu->rip >> 63))
+		b->kernel_low = true;
 }
 
 /* Finds the block for an exit and links the two if that is allowed. */
@@ -287,16 +320,18 @@ static struct bt_block *follow_link(struct bt *b)
 	return may_go_on(b) ? follow_exit(b, x) : NULL;
 }
 
-static void remember_target(struct bt *b, const struct bt_block *k)
+static void remember_target(struct bt *b, struct bt_block *k)
 {
 	const struct cpu *c = b->cpu;
-	struct bt_jc_entry *j = &b->jc[c->rip & (BT_JC_ENTRIES - 1)];
+	unsigned n = bt_jc_index(c->rip);
+	struct bt_jc_entry *j = &b->jc[n];
 
 	if (c->cr4 & CR4_LA57)
 		return;
 	if (c->cpl != 3 && !k->global)
 		b->kernel_local = true;
 	note_target(b, k);
+	k->jc = !k->jc || k->jc == n + 1 ? (uint16_t)(n + 1) : BT_JC_MANY;
 	j->tag = c->rip ^ b->space[bt_space(k->key, k->key & BT_KEY_MMU)];
 	j->code = cache_address(b, k->entry_slot);
 	j->page = c->rip & PAGE_MASK;
