@@ -57,7 +57,7 @@ enum bt_reason {
 
 struct bt_stats {
 	uint64_t blocks, code_bytes, evictions, flushes, invalidated;
-	uint64_t links, jump_misses, fills, walks, fallbacks, kicks, unmerged, posts;
+	uint64_t links, jump_misses, lookups, fills, walks, fallbacks, kicks, unmerged, posts;
 	uint32_t fallback[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 };
 

@@ -128,7 +128,7 @@ struct bt_cache {
 	struct bt_block *span[BT_PAGES]; /* by host2 */
 	struct bt_exit *cross; /* linked exits to other pages, without guard */
 	/* Stubs that blocks jump to. */
-	uint32_t stub_link, stub_indirect, stub_site, stub_fill[2], stub_light;
+	uint32_t stub_link, stub_indirect, stub_site, stub_fill[2], stub_light, stub_lookup;
 	bt_enter_fn enter;
 };
 

@@ -66,8 +66,17 @@ static void move_page(struct bt_xlat *x, int64_t target)
 	}
 }
 
+static struct bt_site *jump_site(struct bt_xlat *x, const struct guest_insn *g)
+{
+	struct bt_site *s = xlat_site(x, g, SITE_CHECK);
+
+	s->flags = BT_FLAGS_SLOT;
+	s->recipe.imm = 0;
+	return s;
+}
+
 /* Jump cache: from the address in R14, flags in the slot. Uses R13 and R15. */
-static void emit_lookup(struct bt_xlat *x, struct bt_site *s)
+static void emit_lookup(struct bt_xlat *x, const struct bt_site *s)
 {
 	struct emit *e = &x->e;
 	struct bt_window *w = &x->window[x->nr_windows++];
@@ -91,15 +100,15 @@ static void emit_lookup(struct bt_xlat *x, struct bt_site *s)
 	emit32(e, (uint32_t)(GS(jc) + offsetof(struct bt_jc_entry, code)));
 	w->end = emit_offset(e);
 	emit_here(e, miss);
-	emit_mov_imm32(e, R15, s ? cache_meta_offset(x->b, s) : 0);
-	emit_jmp(e, x->b->cache->stub_indirect);
+	emit_mov_imm32(e, R15, cache_meta_offset(x->b, s));
+	emit_jmp(e, x->b->cache->stub_lookup);
 }
 
 void flow_indirect(struct bt_xlat *x, const struct guest_insn *g, int undo)
 {
-	struct bt_site *s = xlat_site(x, g, SITE_CHECK);
+	struct bt_site *s = jump_site(x, g);
 
-	s->flags = BT_FLAGS_SLOT;
+	s->write = true; /* the jump itself faults, see follow_jump() */
 	s->recipe.imm = undo; /* added to RSP, takes back what the jump did, if the target faults */
 	emit_lookup(x, s);
 }
@@ -130,7 +139,7 @@ static void cross(struct bt_xlat *x, int64_t target)
 	x->exit[n].lookup = emit_offset(e);
 	emit_load_gs(e, R14, GS(pc));
 	emit_lea(e, !(x->key & BT_KEY_32), R14, R14, (int32_t)target);
-	emit_lookup(x, NULL);
+	emit_lookup(x, jump_site(x, &x->insn[x->nr - 1]));
 	/* Not linked, the miss leads here: the stub, with bt.pc moved. */
 	emit_here(e, miss);
 	x->exit[n].stub = emit_offset(e);

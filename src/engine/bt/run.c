@@ -23,6 +23,7 @@
 #include "cpu/flags.h"
 #include "engine/bt/cache.h"
 #include "engine/bt/enter.h"
+#include "engine/bt/jump.h"
 #include "engine/bt/signal.h"
 #include "engine/bt/tlb.h"
 #include "engine/bt/trace.h"
@@ -68,21 +69,6 @@ static void set_spaces(struct bt *b)
 	}
 }
 
-static unsigned page_bit(gva_t va)
-{
-	return (unsigned)((va >> 12) * 0x9e3779b97f4a7c15ull >> (64 - 16));
-}
-
-static void note_code_page(struct bt *b, gva_t va)
-{
-	b->code_pages[page_bit(va) / 64] |= BIT(page_bit(va) % 64);
-}
-
-static bool leads_to(const struct bt *b, gva_t va)
-{
-	return b->code_pages[page_bit(va) / 64] >> (page_bit(va) % 64) & 1;
-}
-
 /* What the jump cache and links across pages say of kernel code, or of the user space, no longer
  * counts. */
 static void forget_kernel(struct bt *b)
@@ -107,7 +93,7 @@ static void forget_all(struct bt *b)
 static void flush_page(struct bt *b, gva_t va)
 {
 	bt_tlb_drop_page(b, va);
-	if (!leads_to(b, va))
+	if (!jump_leads_to(b, va))
 		return;
 	/* Most pages are of one kind by their address; what is not may be global and in all spaces. */
 	if (b->kernel_low || va >> 63)
@@ -160,13 +146,6 @@ static bool key_of(const struct cpu *c, uint32_t *key)
 	       c->tlb == c->mmu->tlb[c->mmu->mode];
 }
 
-static bool is_global(const struct cpu *c, gva_t va)
-{
-	unsigned n = (va >> 12) & (TLB_ENTRIES - 1);
-
-	return c->mmu->global[c->mmu->mode][n] == c->mmu->generation;
-}
-
 /* The block of an instruction on two pages. */
 static struct bt_block *find_span(struct bt *b, const uint8_t *host, gva_t va, uint32_t key)
 {
@@ -189,7 +168,7 @@ static struct bt_block *find_span(struct bt *b, const uint8_t *host, gva_t va, u
 	if (!k)
 		k = translate(b, host, va & ~PAGE_MASK, key, host2);
 	if (k)
-		k->global = is_global(c, va) && is_global(c, next);
+		k->global = jump_is_global(c, va) && jump_is_global(c, next);
 	return k;
 }
 
@@ -212,7 +191,7 @@ static struct bt_block *find_block(struct bt *b, uint32_t key)
 		k = translate(b, host, va & ~PAGE_MASK, key, NULL);
 	if (!k)
 		return find_span(b, host, va, key | BT_KEY_SPAN);
-	k->global = is_global(c, va);
+	k->global = jump_is_global(c, va);
 	return k;
 }
 
@@ -275,17 +254,6 @@ static bool may_go_on(struct bt *b)
 	       !enter_is_wanted(c, atomic_load_explicit(&c->attention, memory_order_relaxed));
 }
 
-/* RIP, where k is, is led to by the jump cache or across pages. */
-static void note_target(struct bt *b, const struct bt_block *k)
-{
-	note_code_page(b, b->cpu->rip);
-	if (k->host2)
-		note_code_page(b, b->cpu->rip + PAGE_SIZE);
-	/* Code of the kernel in the lower half, or of user programs on global pages. */
-	if (b->cpu->cpl == 3 ? k->global : !(b->cpu->rip >> 63))
-		b->kernel_low = true;
-}
-
 /* Finds the block for an exit and links the two if that is allowed. */
 static struct bt_block *follow_exit(struct bt *b, struct bt_exit *x)
 {
@@ -306,7 +274,7 @@ static struct bt_block *follow_exit(struct bt *b, struct bt_exit *x)
 	}
 	if (b->cpu->cr4 & CR4_LA57 || (!x->guard && !k->global))
 		return k;
-	note_target(b, k);
+	jump_note(b, k, b->cpu->rip);
 	cache_link(b, x, k);
 	return k;
 }
@@ -320,23 +288,6 @@ static struct bt_block *follow_link(struct bt *b)
 	return may_go_on(b) ? follow_exit(b, x) : NULL;
 }
 
-static void remember_target(struct bt *b, struct bt_block *k)
-{
-	const struct cpu *c = b->cpu;
-	unsigned n = bt_jc_index(c->rip);
-	struct bt_jc_entry *j = &b->jc[n];
-
-	if (c->cr4 & CR4_LA57)
-		return;
-	if (c->cpl != 3 && !k->global)
-		b->kernel_local = true;
-	note_target(b, k);
-	k->jc = !k->jc || k->jc == n + 1 ? (uint16_t)(n + 1) : BT_JC_MANY;
-	j->tag = c->rip ^ b->space[bt_space(k->key, k->key & BT_KEY_MMU)];
-	j->code = cache_address(b, k->entry_slot);
-	j->page = c->rip & PAGE_MASK;
-}
-
 static struct bt_block *follow_jump(struct bt *b)
 {
 	struct cpu *c = b->cpu;
@@ -345,9 +296,9 @@ static struct bt_block *follow_jump(struct bt *b)
 
 	b->stats.jump_misses++;
 	take_flags(b, BT_FLAGS_SLOT, NULL);
-	if (c->mode == MODE_64 && b->r15 && !access_canonical(c, b->r14)) {
-		const struct bt_site *s = cache_at_meta(b, b->r15);
+	const struct bt_site *s = b->r15 ? cache_at_meta(b, b->r15) : NULL;
 
+	if (c->mode == MODE_64 && s && s->write && !access_canonical(c, b->r14)) {
 		c->rsp += (int64_t)s->recipe.imm;
 		set_rip(b, b->pc + s->off);
 		cpu_raise(c, EXC_GP, 0);
@@ -357,7 +308,7 @@ static struct bt_block *follow_jump(struct bt *b)
 		return NULL;
 	k = find_block(b, key);
 	if (k)
-		remember_target(b, k);
+		jump_remember(b, k, c->rip);
 	return k;
 }
 
@@ -611,7 +562,8 @@ static void bt_count(struct cpu *c, engine_count_fn fn, void *opaque)
 		{ "cache_flushes", s->flushes },
 		{ "blocks_invalidated", s->invalidated },
 		{ "links", s->links },
-		{ "jump_cache_misses", s->jump_misses },
+		{ "jump_cache_misses", s->jump_misses + s->lookups },
+		{ "jump_cache_misses_in_c", s->jump_misses },
 		{ "tlb_fills", s->fills },
 		{ "unmerged_entries", s->unmerged },
 		{ "interpreted", s->fallbacks },

@@ -12,6 +12,7 @@
 #include "engine/bt/stubs.h"
 
 #include "engine/bt/emit.h"
+#include "engine/bt/jump.h"
 #include "engine/bt/light.h"
 
 const uint8_t bt_host_reg[16] = {
@@ -66,7 +67,8 @@ static void make_leave(struct emit *e, enum bt_reason reason)
 
 static const uint8_t caller_saved[] = { RAX, RCX, RDX, RSI, RDI, R8, R9, R10, R11 };
 
-static void make_fill(struct bt *b, struct emit *e, unsigned address)
+/* Calls fn(b, site, address), which leaves by the stub `leaving` or goes on at bt.target. */
+static void make_call(struct bt *b, struct emit *e, unsigned address, uint64_t fn, uint32_t leaving)
 {
 	uint8_t *leave;
 
@@ -83,7 +85,7 @@ static void make_fill(struct bt *b, struct emit *e, unsigned address)
 	emit_mov_imm64(e, RDI, (uintptr_t)b);
 	emit_mov_rr(e, RSI, R15);
 	emit_mov_rr(e, RDX, address);
-	emit_mov_imm64(e, RAX, (uintptr_t)bt_fill);
+	emit_mov_imm64(e, RAX, fn);
 	EMIT(e, 0xff, 0xd0); /* call rax */
 	EMIT(e, 0x85, 0xc0); /* test eax, eax */
 	for (unsigned n = ARRAY_SIZE(caller_saved); n-- > 0;) {
@@ -99,7 +101,7 @@ static void make_fill(struct bt *b, struct emit *e, unsigned address)
 	emit32(e, GS(target));
 	emit_here(e, leave);
 	emit_load_gs(e, R15, GS(r15));
-	emit_jmp(e, b->cache->stub_site);
+	emit_jmp(e, leaving);
 }
 
 /* Calls bt_light() with all registers in struct bt. */
@@ -149,9 +151,11 @@ void stubs_make(struct bt *b)
 	c->stub_site = emit_offset(&e);
 	make_leave(&e, BT_SITE);
 	c->stub_fill[0] = emit_offset(&e);
-	make_fill(b, &e, R14);
+	make_call(b, &e, R14, (uintptr_t)bt_fill, c->stub_site);
 	c->stub_fill[1] = emit_offset(&e);
-	make_fill(b, &e, R13);
+	make_call(b, &e, R13, (uintptr_t)bt_fill, c->stub_site);
+	c->stub_lookup = emit_offset(&e);
+	make_call(b, &e, R14, (uintptr_t)bt_lookup, c->stub_indirect);
 	c->stub_light = emit_offset(&e);
 	make_light(b, &e);
 	c->stubs_end = emit_offset(&e);

@@ -653,7 +653,7 @@ static void entries(struct bt_xlat *x)
 
 static bool has_room(const struct bt_xlat *x)
 {
-	return x->nr_sites < XLAT_SITES - 8 && x->nr_exits < XLAT_EXITS - 4 &&
+	return x->nr_sites < XLAT_SITES - XLAT_EXITS - 8 && x->nr_exits < XLAT_EXITS - 4 &&
 	       x->nr_pending < XLAT_PENDING - 16;
 }
 
@@ -687,6 +687,7 @@ static void finish(struct bt_xlat *x, const uint8_t *host)
 	const struct guest_insn *last = &x->insn[x->nr - 1];
 
 	flow_finish(x);
+	cache_meta(x->seg, x->nr_sites * sizeof(struct bt_site)); /* where they are already */
 	k->nr_sites = (uint16_t)x->nr_sites;
 	k->nr_exits = (uint16_t)x->nr_exits;
 	k->nr_windows = (uint16_t)x->nr_windows;
@@ -772,7 +773,6 @@ struct bt_block *translate(struct bt *b, const uint8_t *host, unsigned off, uint
 		begin(x, host, key);
 		entries(x);
 		body(x);
-		x->seg->meta_used += (x->nr_sites * sizeof(struct bt_site) + 15) & ~15ul;
 		finish(x, host);
 		doubtful = watch(b, x->block);
 		cache_insert(b, x->seg, x->block);
