@@ -220,10 +220,8 @@ static const struct option_row run_table[] = {
 	{ "--code-cache", NULL, "SIZE", parse_code_cache,
 	  "room for translated code, for all vCPUs together\n"
 	  "(default 64M)" },
-	{ "--trace", NULL, "FILE", parse_trace,
-	  "write the guest and host code of every block" },
-	{ "--perf-map", NULL, NULL, parse_perf_map,
-	  "name translated code for perf(1)" },
+	{ "--trace", NULL, "FILE", parse_trace, "write the guest and host code of every block" },
+	{ "--perf-map", NULL, NULL, parse_perf_map, "name translated code for perf(1)" },
 	{ "--serial", NULL, "WHERE", parse_serial,
 	  "the guest's serial port: stdio (default),\n"
 	  "file:PATH, unix:PATH, pty or none" },

@@ -19,7 +19,8 @@ const struct engine_ops *engine_find(const char *name)
 	return NULL;
 }
 
-/* KVM is not an engine yet; where it will be, it has to run ring 0 at hardware speed to be chosen. */
+/* KVM is not an engine yet; where it will be, it has to run ring 0 at hardware speed to be chosen.
+ */
 const struct engine_ops *engine_auto(void)
 {
 	return engine_bt_runs_here() ? &engine_bt : &engine_interp;

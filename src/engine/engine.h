@@ -29,9 +29,10 @@ struct engine_ops {
 	void (*destroy)(struct cpu *c);
 	void (*run)(struct cpu *c, struct exit *e); /* returns only with an exit */
 	void (*kick)(struct cpu *c);                /* makes run() return EXIT_KICK soon */
-	void (*notify)(struct cpu *c); /* after attention was set: run() looks at it soon; or NULL */
-	void (*sync_out)(struct cpu *c);            /* engine -> struct cpu */
-	void (*sync_in)(struct cpu *c);             /* struct cpu -> engine */
+	void (*notify)(
+	        struct cpu *c); /* after attention was set: run() looks at it soon; or NULL */
+	void (*sync_out)(struct cpu *c);   /* engine -> struct cpu */
+	void (*sync_in)(struct cpu *c);    /* struct cpu -> engine */
 	void (*invalidate)(struct cpu *c); /* forget everything derived from guest memory */
 	void (*count)(struct cpu *c, engine_count_fn fn, void *opaque); /* for --stats, or NULL */
 };

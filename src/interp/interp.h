@@ -23,17 +23,17 @@ void interp_run(struct cpu *c, struct exit *e);
 bool interp_step(struct cpu *c, struct exit *e);
 
 /*
- * The parts of interp_run(), for an engine with a loop of its own around them. One turn of the loop:
- * events first, then a block, or one instruction; false when *e is filled. The caller has set
- * cpu->exit and cpu->jmp, and calls interp_caught() when a jump arrives there: it delivers the fault,
- * and is false when run() is to end.
+ * The parts of interp_run(), for an engine with a loop of its own around them. One turn of the
+ * loop: events first, then a block, or one instruction; false when *e is filled. The caller has set
+ * cpu->exit and cpu->jmp, and calls interp_caught() when a jump arrives there: it delivers the
+ * fault, and is false when run() is to end.
  */
 bool interp_turn(struct cpu *c, struct exit *e, bool single);
 bool interp_caught(struct cpu *c);
 /*
- * As interp_turn() for one instruction when no event is due, with the decoded instruction kept for the
- * next time: *kept is filled when its fn is NULL, by the bytes at RIP, which the caller knows not to
- * change. Forget it when interp_generation() changes.
+ * As interp_turn() for one instruction when no event is due, with the decoded instruction kept for
+ * the next time: *kept is filled when its fn is NULL, by the bytes at RIP, which the caller knows
+ * not to change. Forget it when interp_generation() changes.
  */
 struct insn;
 void interp_execute(struct cpu *c, struct insn *kept);

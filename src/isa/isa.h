@@ -1,8 +1,8 @@
 /*
- * The x86-64 instruction set as data: what a translator has to know of an instruction that Zydis has
- * decoded. In the terms of Popek and Goldberg, instructions of class ISA_PLAIN and ISA_VECTOR are
- * innocuous; ISA_OTHER holds those that are privileged, that depend on or change the machine's mode
- * or resources, and those too rare to be worth telling apart.
+ * The x86-64 instruction set as data: what a translator has to know of an instruction that Zydis
+ * has decoded. In the terms of Popek and Goldberg, instructions of class ISA_PLAIN and ISA_VECTOR
+ * are innocuous; ISA_OTHER holds those that are privileged, that depend on or change the machine's
+ * mode or resources, and those too rare to be worth telling apart.
  */
 #pragma once
 
@@ -38,12 +38,12 @@ enum isa_class {
 	ISA_SYSRET,
 	ISA_RDTSC,
 	ISA_RDTSCP,
-	ISA_BASE,   /* RDFSBASE and its like */
+	ISA_BASE, /* RDFSBASE and its like */
 	ISA_RDPKRU,
 	ISA_FROM_SEGMENT, /* MOV of a segment register to a general one */
-	ISA_X87,    /* registers, at most one memory operand; no change of masks or of all state */
+	ISA_X87, /* registers, at most one memory operand; no change of masks or of all state */
 	ISA_FLDCW,
-	ISA_BIT,    /* BT and its like, in memory, by a register */
+	ISA_BIT, /* BT and its like, in memory, by a register */
 };
 
 enum isa_class isa_class(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op);

@@ -25,14 +25,16 @@ struct mem_bank {
 };
 
 /*
- * Watching code. An engine that keeps translations of guest code has to hear of writes to it. RAM is
- * watched in granules of 64 bytes: a word a page says which of them hold code. Whoever writes guest
- * RAM by a host address reports it after the write; whoever caches the right to write a page must not
- * do so while the page has a granule. `granted` remembers which pages may be in such a cache.
+ * Watching code. An engine that keeps translations of guest code has to hear of writes to it. RAM
+ * is watched in granules of 64 bytes: a word a page says which of them hold code. Whoever writes
+ * guest RAM by a host address reports it after the write; whoever caches the right to write a page
+ * must not do so while the page has a granule. `granted` remembers which pages may be in such a
+ * cache.
  */
 #define MEM_GRANULE_SHIFT 6
 /* granted: 0 nowhere; else one more than the low bits of the number of the linear page that it is
- * cached for, or MEM_GRANTED_MANY; and MEM_PASSING when a store may be under way that was allowed once.
+ * cached for, or MEM_GRANTED_MANY; and MEM_PASSING when a store may be under way that was allowed
+ * once.
  */
 #define MEM_GRANTED_BITS 10
 #define MEM_GRANTED_MANY 0x7fffu
@@ -45,8 +47,8 @@ struct mem_watch_ops {
 struct mem {
 	int fd;
 	uint64_t ram_bytes;
-	uint8_t *ram[2]; /* the mappings of RAM: below the hole, and above 4 GiB or NULL */
-	uint64_t ram_low; /* bytes in the first */
+	uint8_t *ram[2];        /* the mappings of RAM: below the hole, and above 4 GiB or NULL */
+	uint64_t ram_low;       /* bytes in the first */
 	_Atomic uint64_t *code; /* by RAM page, or NULL: nobody watches */
 	_Atomic uint16_t *granted;
 	const struct mem_watch_ops *watch;

@@ -96,8 +96,9 @@ void mmu_invpcid(struct cpu *c, unsigned type, unsigned pcid, gva_t va);
 bool mmu_load_pdptes(struct cpu *c, uint64_t cr3);
 
 /*
- * Fills the TLB for an access within a page, or finds it there. Returns the host address; NULL for a
- * fault (*error has the page-fault error code) and for what is not memory that the access may reach
+ * Fills the TLB for an access within a page, or finds it there. Returns the host address; NULL for
+ * a fault (*error has the page-fault error code) and for what is not memory that the access may
+ * reach
  * (*error is MMU_NO_FAULT, *gpa valid). Raises nothing and leaves vector registers alone.
  */
 #define MMU_NO_FAULT UINT32_MAX

@@ -264,8 +264,8 @@ static uint64_t tag_if(const struct cpu *c, bool yes, gva_t va)
 
 /*
  * The right to write a page must not be cached while it has code that is watched. Whoever starts to
- * watch a page sets its word in mem->code and then takes such rights out of all TLBs (src/engine/bt);
- * so the word is looked at once more after the tag is in place.
+ * watch a page sets its word in mem->code and then takes such rights out of all TLBs
+ * (src/engine/bt); so the word is looked at once more after the tag is in place.
  */
 static void grant_write(struct cpu *c, struct tlb_entry *t, gva_t va, const uint8_t *host)
 {

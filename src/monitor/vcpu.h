@@ -52,7 +52,8 @@ struct vcpu_group {
 /* nr vCPUs, zeroed but for ids and links, with their engine state. 0 or -errno; fini is safe after
  * failure. */
 int vcpu_group_init(struct vcpu_group *g, unsigned nr, const struct engine_ops *engine,
-                    const struct engine_options *options, struct mem *mem, const struct cpuid_model *model);
+                    const struct engine_options *options, struct mem *mem,
+                    const struct cpuid_model *model);
 /* Ends and joins the threads, if there are any; other threads may still call vcpu_raise(). */
 void vcpu_group_end(struct vcpu_group *g);
 void vcpu_group_fini(struct vcpu_group *g); /* ends it first if need be */

@@ -174,8 +174,8 @@ static int make_board(struct vm *vm, char *err, size_t errlen)
 static int make_vcpus(struct vm *vm, char *err, size_t errlen)
 {
 	struct vcpu_group *g = &vm->group;
-	int rc = vcpu_group_init(g, vm->config.vcpus, vm->config.engine,
-	                         &vm->config.engine_options, vm->mem, vm->cpuid);
+	int rc = vcpu_group_init(g, vm->config.vcpus, vm->config.engine, &vm->config.engine_options,
+	                         vm->mem, vm->cpuid);
 
 	if (rc)
 		return fail(rc, vm->config.engine->name, err, errlen);

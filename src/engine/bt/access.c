@@ -2,11 +2,11 @@
  * Memory operands: from a guest address to a host address in a scratch register.
  *
  * The check is tlb.c's. One check serves all accesses of the block from the same base register, as
- * far as they lie within one page: before it is written, the rest of the block is looked through for
- * operands at constant distances from that register, through pushes, pops and additions of constants.
- * The check then covers the whole range, and the register that holds the host address stays reserved
- * for it. If the range turns out to cross a page, or to be no plain memory, C goes on in a block that
- * was translated with BT_KEY_UNMERGED, where each access is checked by itself.
+ * far as they lie within one page: before it is written, the rest of the block is looked through
+ * for operands at constant distances from that register, through pushes, pops and additions of
+ * constants. The check then covers the whole range, and the register that holds the host address
+ * stays reserved for it. If the range turns out to cross a page, or to be no plain memory, C goes
+ * on in a block that was translated with BT_KEY_UNMERGED, where each access is checked by itself.
  *
  * A range on the stack is checked against the write tags at once, since a push is seldom far.
  */
@@ -49,8 +49,8 @@ static bool mergeable(const struct bt_xlat *x, const struct operand *o)
 {
 	unsigned natural = x->key & BT_KEY_32 ? 4 : 8;
 
-	return o->present && o->base != NO_REG && o->base != REG_BIT && o->index == NO_REG && o->seg == NO_REG &&
-	       o->asize == natural && !(x->key & BT_KEY_UNMERGED);
+	return o->present && o->base != NO_REG && o->base != REG_BIT && o->index == NO_REG &&
+	       o->seg == NO_REG && o->asize == natural && !(x->key & BT_KEY_UNMERGED);
 }
 
 struct group {
@@ -149,8 +149,8 @@ void access_address(struct bt_xlat *x, const struct operand *o, unsigned to)
 	else if (base == NO_REG && wide && o->disp != (int32_t)o->disp)
 		emit_mov_imm64(e, to, (uint64_t)o->disp);
 	else if (base == NO_REG)
-		EMIT(e, (wide ? 0x48 : 0x40) | to >> 3, 0xc7, 0xc0 | (to & 7),
-		     (uint8_t)o->disp, (uint8_t)(o->disp >> 8), (uint8_t)(o->disp >> 16),
+		EMIT(e, (wide ? 0x48 : 0x40) | to >> 3, 0xc7, 0xc0 | (to & 7), (uint8_t)o->disp,
+		     (uint8_t)(o->disp >> 8), (uint8_t)(o->disp >> 16),
 		     (uint8_t)(o->disp >> 24)); /* mov to, imm32 */
 	else
 		emit_lea(e, wide, to, (unsigned)base, (int32_t)o->disp);
@@ -169,7 +169,7 @@ static void emit_check(struct bt_xlat *x, unsigned reg, unsigned span, bool writ
 		EMIT(e, 0xc4, 0x43, 0x7b, 0xf0, 0xf8 | (reg & 7), 8); /* rorx r15d, reg, 8 */
 	else
 		EMIT(e, 0x45, 0x89, 0xc7 | (reg & 7) << 3, 0x41, 0xc1, 0xef, 8); /* mov; shr */
-	EMIT(e, 0x41, 0x81, 0xe7);                            /* and r15d, */
+	EMIT(e, 0x41, 0x81, 0xe7);                                               /* and r15d, */
 	emit32(e, (BT_TLB_ENTRIES - 1) * sizeof(struct bt_tlb_entry));
 	emit_gs_indexed(e, 0x33, reg, R15, table + offsetof(struct bt_tlb_entry, tag));
 	EMIT(e, 0x49, 0x81, 0xf8 | (reg & 7)); /* cmp reg, */

@@ -78,22 +78,23 @@ struct bt_world;
 /* The vCPU block: at GS:0 while translated code runs. */
 struct bt {
 	/* Translated code knows the offsets of these. */
-	uint64_t gpr[16];    /* those without a host register always, all while C runs */
-	uint64_t pc;         /* linear address of the page in execution */
+	uint64_t gpr[16];     /* those without a host register always, all while C runs */
+	uint64_t pc;          /* linear address of the page in execution */
 	uint64_t seg_base[2]; /* FS, GS */
-	uint64_t slot;       /* RFLAGS saved before something clobbered them */
-	uint64_t host_flags; /* RFLAGS of the host */
-	uint64_t target;     /* host address at which enter() goes on */
+	uint64_t slot;        /* RFLAGS saved before something clobbered them */
+	uint64_t host_flags;  /* RFLAGS of the host */
+	uint64_t target;      /* host address at which enter() goes on */
 	uint64_t host_rsp;
 	uint64_t r13, r14, r15; /* the scratch registers */
 	uint64_t reason;
-	uint64_t bit_address; /* see translate.c, bit() */
-	uint64_t fill_site; /* offset of the site that bt_fill() works for, or 0 */
+	uint64_t bit_address;      /* see translate.c, bit() */
+	uint64_t fill_site;        /* offset of the site that bt_fill() works for, or 0 */
 	uint64_t space[BT_SPACES]; /* of the jump cache, in bits 63:48; poisoned by kicks */
-	uint32_t space_id; /* the user space's again, for links across pages */
+	uint32_t space_id;         /* the user space's again, for links across pages */
 	uint32_t kicked;
 	uint64_t x87_page, x87_control; /* page of the last x87 code; a control word on its way */
-	uint32_t x87_ok, sse_ok, avx_ok; /* vector instructions may run: state is live, enabled, masked */
+	uint32_t x87_ok, sse_ok,
+	        avx_ok; /* vector instructions may run: state is live, enabled, masked */
 	struct cpu *cpu;
 	struct bt_tlb_entry tlb[MMU_MODES][2][BT_TLB_ENTRIES];
 	struct bt_jc_entry jc[BT_JC_ENTRIES];
@@ -102,15 +103,17 @@ struct bt {
 	_Atomic uint32_t in_code; /* the thread is in translated code, or on its way to or from */
 	_Atomic int tid;
 	bool fpu_live; /* the guest's vector state is in the host's registers */
-	bool want_vector, want_sse, want_avx, want_x87, x87_live; /* at the next entry: see enter_vector() */
+	bool want_vector, want_sse, want_avx, want_x87,
+	        x87_live;  /* at the next entry: see enter_vector() */
 	bool kernel_local; /* jump cache or links hold kernel code that is not on a global page */
-	unsigned flushes; /* counts what src/mmu told */
+	unsigned flushes;  /* counts what src/mmu told */
 	bool any_filled;   /* an L1 entry since the last whole flush */
 	bool any_global;
 	unsigned nr_journal;
-	struct bt_tlb_entry *journal[BT_JOURNAL]; /* entries filled from pages that are not global */
+	struct bt_tlb_entry
+	        *journal[BT_JOURNAL];   /* entries filled from pages that are not global */
 	uint16_t next_space, kernel_id; /* of the jump cache's spaces */
-	uint16_t asid_space[4096]; /* space id of an ASID of src/mmu, 0: none yet */
+	uint16_t asid_space[4096];      /* space id of an ASID of src/mmu, 0: none yet */
 	uint64_t code_pages[1024]; /* hashed set: pages that the jump cache and links lead to */
 	bool kernel_low;           /* they are not all either the kernel's or of one user space */
 	struct bt_kept kept[BT_KEPT];
@@ -130,9 +133,9 @@ struct bt {
 		struct bt_doubt {
 			struct bt_block *block; /* or NULL: */
 			uint64_t page;
-		} *list;
+		} * list;
 		uint64_t epoch[BT_WORLD_MAX];
-	} doubt; /* see world.c */
+	} doubt;                /* see world.c */
 	FILE *trace, *perf_map; /* or NULL */
 	struct bt_stats stats;
 };

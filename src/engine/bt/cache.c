@@ -1,10 +1,10 @@
 /*
  * The code cache of a vCPU.
  *
- * One piece of memory is mapped twice, to write and to execute; no mapping is both. It is cut into segments
- * that fill up one after the other, each with the tables of its blocks. When all are full the oldest
- * is emptied: its blocks are unlinked and forgotten, the others stay. A block therefore never moves,
- * and its memory is not used again before its segment is.
+ * One piece of memory is mapped twice, to write and to execute; no mapping is both. It is cut into
+ * segments that fill up one after the other, each with the tables of its blocks. When all are full
+ * the oldest is emptied: its blocks are unlinked and forgotten, the others stay. A block therefore
+ * never moves, and its memory is not used again before its segment is.
  *
  * Life of a block:
  *
@@ -26,8 +26,8 @@
 #define STUBS_BYTES 4096u
 #define META_RATIO  1 /* bytes of tables reserved for each byte of code; touched as used */
 
-/* Shared anonymous memory, which perf(1) looks up in its map; moving nothing out of it makes a second
- * mapping of the same pages (mremap(2), old_size 0). */
+/* Shared anonymous memory, which perf(1) looks up in its map; moving nothing out of it makes a
+ * second mapping of the same pages (mremap(2), old_size 0). */
 static int map_code(struct bt_cache *c)
 {
 	c->write = mmap(NULL, c->size, PROT_READ | PROT_WRITE,
@@ -285,7 +285,9 @@ enum list { LIST_HASH, LIST_PAGE, LIST_SPAN };
 
 static struct bt_block **next_of(struct bt_block *k, enum list list)
 {
-	return list == LIST_HASH ? &k->next_hash : list == LIST_PAGE ? &k->next_page : &k->next_span;
+	return list == LIST_HASH   ? &k->next_hash
+	       : list == LIST_PAGE ? &k->next_page
+	                           : &k->next_span;
 }
 
 static void remove_from(struct bt_block **head, struct bt_block *k, enum list list)

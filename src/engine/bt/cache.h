@@ -26,7 +26,7 @@ enum bt_flags { BT_FLAGS_HOST, BT_FLAGS_SLOT, BT_FLAGS_RECIPE };
 /* Flags that nobody saved, for they follow from registers: those of op a, b (or imm). */
 enum { RECIPE_NONE, RECIPE_CMP, RECIPE_TEST, RECIPE_SUB_DONE, RECIPE_ADD_DONE };
 struct bt_recipe {
-	uint8_t op;   /* RECIPE_*: the last two are a SUB or ADD of an immediate from or to a, done */
+	uint8_t op; /* RECIPE_*: the last two are a SUB or ADD of an immediate from or to a, done */
 	uint8_t size; /* bytes: 1, 2, 4, 8 */
 	uint8_t a, b; /* general registers; b: 255 for the immediate */
 	int32_t imm;
@@ -37,19 +37,19 @@ enum { SITE_ACCESS, SITE_INSN, SITE_VECTOR, SITE_CHECK };
 /* What C needs to know about a place in a block. */
 struct bt_site {
 	struct bt_block *block;
-	uint32_t trap;   /* offset of an instruction that may trap, or 0 */
-	uint32_t retry;  /* where to try again, with the address not yet computed */
-	uint32_t hit;    /* where to go on with the host address in the scratch register */
-	uint32_t resume; /* behind the guest instruction; 0: do not go on in this block */
-	uint16_t off;    /* of the guest instruction in its page */
-	uint16_t span;   /* bytes that the check covers */
-	uint8_t kind;    /* SITE_* */
-	uint8_t len;     /* of the guest instruction */
-	uint8_t flags;   /* enum bt_flags */
-	uint8_t mode;    /* MMU_* */
-	bool write_tag;  /* the check is against the write tags */
-	bool write;      /* the access at hand is a write */
-	bool group;      /* others rely on the check */
+	uint32_t trap;    /* offset of an instruction that may trap, or 0 */
+	uint32_t retry;   /* where to try again, with the address not yet computed */
+	uint32_t hit;     /* where to go on with the host address in the scratch register */
+	uint32_t resume;  /* behind the guest instruction; 0: do not go on in this block */
+	uint16_t off;     /* of the guest instruction in its page */
+	uint16_t span;    /* bytes that the check covers */
+	uint8_t kind;     /* SITE_* */
+	uint8_t len;      /* of the guest instruction */
+	uint8_t flags;    /* enum bt_flags */
+	uint8_t mode;     /* MMU_* */
+	bool write_tag;   /* the check is against the write tags */
+	bool write;       /* the access at hand is a write */
+	bool group;       /* others rely on the check */
 	uint8_t addr_reg; /* R13 or R14: holds the address */
 	uint8_t light;    /* enum light */
 	uint16_t mnemonic;
@@ -63,9 +63,9 @@ struct bt_exit {
 	uint32_t patch; /* offset of the displacement that leads to the next block */
 	uint32_t stub;  /* what it leads to when not linked */
 	uint32_t guard; /* offset of the space id that a link across pages is guarded by, or 0 */
-	uint32_t miss, lookup; /* with a guard: displacement of the jump for another space, and where
-	                          it leads when linked */
-	uint16_t off;   /* of the target in its page */
+	uint32_t miss, lookup; /* with a guard: displacement of the jump for another space, and
+	                          where it leads when linked */
+	uint16_t off;          /* of the target in its page */
 	uint8_t key;
 	bool slot;  /* flags are in the slot */
 	bool cross; /* the target is on another page */
@@ -83,12 +83,13 @@ struct bt_block {
 	const uint8_t *host; /* of its first guest byte */
 	uint64_t granules;   /* of its page */
 	uint32_t key;
-	uint32_t hash; /* of its bytes */
+	uint32_t hash;                               /* of its bytes */
 	uint32_t start, entry_slot, entry_host, end; /* offsets of code */
-	uint16_t bytes; /* of guest code */
+	uint16_t bytes;                              /* of guest code */
 	uint16_t nr_sites, nr_exits, nr_windows, nr_insns;
 	bool dead, global;
-	uint16_t jc; /* 0: not in the jump cache; one more than where; BT_JC_MANY: at several places */
+	uint16_t jc; /* 0: not in the jump cache; one more than where; BT_JC_MANY: at several places
+	              */
 	bool sse, avx, x87; /* has such instructions: legacy and VEX encoded vectors, x87 */
 	struct bt_site *site;
 	struct bt_exit *exit;
@@ -126,7 +127,7 @@ struct bt_cache {
 	struct bt_block *bucket[BT_BUCKETS];
 	struct bt_block *page[BT_PAGES];
 	struct bt_block *span[BT_PAGES]; /* by host2 */
-	struct bt_exit *cross; /* linked exits to other pages, without guard */
+	struct bt_exit *cross;           /* linked exits to other pages, without guard */
 	/* Stubs that blocks jump to. */
 	uint32_t stub_link, stub_indirect, stub_site, stub_fill[2], stub_light, stub_lookup;
 	bt_enter_fn enter;
@@ -144,7 +145,8 @@ struct bt_block *cache_find(struct bt *b, const uint8_t *host, uint32_t key);
 void cache_insert(struct bt *b, struct bt_segment *s, struct bt_block *k);
 void cache_link(struct bt *b, struct bt_exit *x, struct bt_block *to);
 void cache_unlink(struct bt *b, struct bt_exit *x);
-/* Makes the exits of a block lead to their stubs; safe in a signal handler that interrupted code. */
+/* Makes the exits of a block lead to their stubs; safe in a signal handler that interrupted code.
+ */
 void cache_unlink_exits(struct bt *b, struct bt_block *k);
 void cache_unlink_cross(struct bt *b);
 /* Drops the blocks of a page that have code in the granules. */

@@ -52,7 +52,8 @@ static inline void emit_gs(struct emit *e, bool wide, uint8_t opcode, unsigned r
 static inline void emit_gs_indexed(struct emit *e, uint8_t opcode, unsigned reg, unsigned index,
                                    size_t off)
 {
-	EMIT(e, 0x65, 0x48 | (reg & 8) >> 1 | index >> 3, opcode, 0x80 | (reg & 7) << 3 | (index & 7));
+	EMIT(e, 0x65, 0x48 | (reg & 8) >> 1 | index >> 3, opcode,
+	     0x80 | (reg & 7) << 3 | (index & 7));
 	emit32(e, (uint32_t)off); /* index is no RSP or R12 */
 }
 #define GS(member) offsetof(struct bt, member)

@@ -127,7 +127,8 @@ static int recipe_register(const ZydisDecodedOperand *op)
 	ZydisRegister r = op->reg.value;
 	int n;
 
-	if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH))
+	if (op->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+	    (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH))
 		return -1;
 	if (r >= ZYDIS_REGISTER_SPL && r <= ZYDIS_REGISTER_DIL)
 		n = 4 + (r - ZYDIS_REGISTER_SPL);

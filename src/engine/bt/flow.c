@@ -15,7 +15,9 @@
 /* A loop that has found its ranges across pages stays unmerged. */
 static uint8_t exit_key(const struct bt_xlat *x, bool cross)
 {
-	return (uint8_t)((x->key & ~(uint32_t)(BT_KEY_MMU | BT_KEY_SPAN | (cross ? BT_KEY_UNMERGED : 0))) | x->mode);
+	return (uint8_t)((x->key &
+	                  ~(uint32_t)(BT_KEY_MMU | BT_KEY_SPAN | (cross ? BT_KEY_UNMERGED : 0))) |
+	                 x->mode);
 }
 
 static bool same_page(int64_t target)
@@ -91,7 +93,8 @@ static void emit_lookup(struct bt_xlat *x, const struct bt_site *s)
 	emit32(e, BT_JC_ENTRIES - 1);
 	EMIT(e, 0x41, 0xc1, 0xe7, 0x05); /* shl r15d, 5 */
 	emit_mov_rr(e, R13, R14);
-	emit_gs(e, true, 0x33, R13, GS(space) + 8 * (size_t)bt_space(x->key, x->mode)); /* xor r13, gs:[space] */
+	emit_gs(e, true, 0x33, R13,
+	        GS(space) + 8 * (size_t)bt_space(x->key, x->mode)); /* xor r13, gs:[space] */
 	emit_gs_indexed(e, 0x3b, R13, R15, GS(jc) + offsetof(struct bt_jc_entry, tag));
 	miss = emit_jcc_later(e, 5);
 	emit_gs_indexed(e, 0x8b, R13, R15, GS(jc) + offsetof(struct bt_jc_entry, page));
@@ -108,7 +111,7 @@ void flow_indirect(struct bt_xlat *x, const struct guest_insn *g, int undo)
 {
 	struct bt_site *s = jump_site(x, g);
 
-	s->write = true; /* the jump itself faults, see follow_jump() */
+	s->write = true;      /* the jump itself faults, see follow_jump() */
 	s->recipe.imm = undo; /* added to RSP, takes back what the jump did, if the target faults */
 	emit_lookup(x, s);
 }
@@ -160,7 +163,8 @@ void flow_exit(struct bt_xlat *x, int64_t target, int cc)
 	if (same_page(target)) {
 		if (x->flags == BT_FLAGS_RECIPE)
 			flags_host(x);
-		exit_by(x, new_exit(x, target, x->flags == BT_FLAGS_SLOT, false), jump_later(&x->e, cc));
+		exit_by(x, new_exit(x, target, x->flags == BT_FLAGS_SLOT, false),
+		        jump_later(&x->e, cc));
 		return;
 	}
 	if (cc < 0) {

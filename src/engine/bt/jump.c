@@ -1,4 +1,5 @@
-/* See jump.h. Compiled for general registers only: bt_lookup() runs with the guest's in the others. */
+/* See jump.h. Compiled for general registers only: bt_lookup() runs with the guest's in the others.
+ */
 #include "engine/bt/jump.h"
 
 #include "engine/bt/stubs.h"

@@ -11,6 +11,6 @@ bool jump_leads_to(const struct bt *b, gva_t va);
 /* The block at rip is led to from other pages. */
 void jump_note(struct bt *b, const struct bt_block *k, gva_t rip);
 void jump_remember(struct bt *b, struct bt_block *k, gva_t rip);
-/* Called by a stub when the jump cache does not have target: finds the block without leaving, if there
- * is one. The site is the jump's. */
+/* Called by a stub when the jump cache does not have target: finds the block without leaving, if
+ * there is one. The site is the jump's. */
 unsigned bt_lookup(struct bt *b, uint64_t site_offset, gva_t target);

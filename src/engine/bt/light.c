@@ -1,7 +1,8 @@
 /*
- * Frequent system and string instructions, in C that is compiled for general registers only. Each does
- * the common case exactly as the routine of src/interp that it stands for, and leaves everything else
- * to it: nothing has been changed then, but for elements of a repeated instruction that are done.
+ * Frequent system and string instructions, in C that is compiled for general registers only. Each
+ * does the common case exactly as the routine of src/interp that it stands for, and leaves
+ * everything else to it: nothing has been changed then, but for elements of a repeated instruction
+ * that are done.
  */
 #include "engine/bt/light.h"
 
@@ -32,7 +33,8 @@ static uint8_t *page_host(struct bt *b, const struct bt_site *s, gva_t va, bool 
 
 	if (likely(t->tag == (va & PAGE_MASK)))
 		return (uint8_t *)(t->host + (va & ~PAGE_MASK));
-	if (!canonical(c, va) || !mmu_find(c, va, write ? MMU_WRITE : MMU_READ, s->mode, &gpa, &error))
+	if (!canonical(c, va) ||
+	    !mmu_find(c, va, write ? MMU_WRITE : MMU_READ, s->mode, &gpa, &error))
 		return NULL;
 	if (!bt_tlb_take(b, s->mode, va, write))
 		return NULL;
@@ -190,8 +192,9 @@ static unsigned sysret_insn(struct bt *b)
 	uint64_t flags = b->gpr[11] & SYSRET_FLAGS;
 
 	/* With IF an interrupt that is pending comes at once. */
-	if (!(c->efer & EFER_SCE) || !canonical(c, b->gpr[R_RCX]) || flags & (RFLAGS_TF | RFLAGS_AC) ||
-	    !c->stats.user_ns || atomic_load_explicit(&c->attention, memory_order_relaxed))
+	if (!(c->efer & EFER_SCE) || !canonical(c, b->gpr[R_RCX]) ||
+	    flags & (RFLAGS_TF | RFLAGS_AC) || !c->stats.user_ns ||
+	    atomic_load_explicit(&c->attention, memory_order_relaxed))
 		return LIGHT_LEAVE;
 	set_flags(b, flags);
 	enter_privilege(c, flat((base + 16) | 3, ATTR_CODE64 | DPL3),
@@ -235,8 +238,8 @@ static unsigned base(struct bt *b, const struct bt_site *s, bool write)
 /* POPFQ at CPL 0. */
 static unsigned popf(struct bt *b, const struct bt_site *s)
 {
-	const uint64_t mask = ISA_FLAGS | RFLAGS_DF | RFLAGS_NT | RFLAGS_AC | RFLAGS_ID | RFLAGS_IOPL |
-	                      RFLAGS_IF;
+	const uint64_t mask =
+	        ISA_FLAGS | RFLAGS_DF | RFLAGS_NT | RFLAGS_AC | RFLAGS_ID | RFLAGS_IOPL | RFLAGS_IF;
 	struct cpu *c = b->cpu;
 	gva_t sp = b->gpr[R_RSP];
 	uint64_t value, old = flags_of(b);

@@ -23,6 +23,6 @@ enum light {
 
 /* What the stub does next. */
 enum { LIGHT_GO, LIGHT_LEAVE, LIGHT_JUMP };
-/* Does the instruction of a site. GO: on at bt.target. LEAVE: the interpreter has to, or to finish it.
- * JUMP: to the guest address in bt.r14, which the jump cache does not have. */
+/* Does the instruction of a site. GO: on at bt.target. LEAVE: the interpreter has to, or to finish
+ * it. JUMP: to the guest address in bt.r14, which the jump cache does not have. */
 unsigned bt_light(struct bt *b, uint64_t site_offset);

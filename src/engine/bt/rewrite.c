@@ -1,6 +1,6 @@
 /*
- * The guest's instruction once more, with registers and memory operand where the host has them. Legacy
- * and VEX encodings (SDM 2A 2.1 to 2.3).
+ * The guest's instruction once more, with registers and memory operand where the host has them.
+ * Legacy and VEX encodings (SDM 2A 2.1 to 2.3).
  */
 #include "engine/bt/xlat.h"
 
@@ -38,7 +38,8 @@ static int gpr_number(ZydisRegister r)
 		return 4 + (r - ZYDIS_REGISTER_SPL);
 	if (r >= ZYDIS_REGISTER_R8B && r <= ZYDIS_REGISTER_R15B)
 		return 8 + (r - ZYDIS_REGISTER_R8B);
-	return k >= ZYDIS_REGCLASS_GPR8 && k <= ZYDIS_REGCLASS_GPR64 ? ZydisRegisterGetId(r) : NO_REG;
+	return k >= ZYDIS_REGCLASS_GPR8 && k <= ZYDIS_REGCLASS_GPR64 ? ZydisRegisterGetId(r)
+	                                                             : NO_REG;
 }
 
 /* AH to BH can be named only without a REX prefix: neither a scratch register nor R8 to R15 beside
@@ -58,8 +59,9 @@ bool rewrite_possible(const struct guest_insn *g)
 			continue;
 		}
 		reg = gpr_number(op->reg.value);
-		other = other || (reg >= 0 && (bt_host_reg[reg] == NO_HOST || bt_host_reg[reg] >= 8 ||
-		                               (op->size == 8 && reg >= 4)));
+		other = other ||
+		        (reg >= 0 && (bt_host_reg[reg] == NO_HOST || bt_host_reg[reg] >= 8 ||
+		                      (op->size == 8 && reg >= 4)));
 	}
 	return !(high && other);
 }
@@ -77,7 +79,8 @@ static bool needs_rex(const struct guest_insn *g, bool code64)
 	if (g->z.attributes & ZYDIS_ATTRIB_HAS_REX)
 		return true;
 	for (unsigned n = 0; n < g->z.operand_count_visible; n++)
-		if (is_high_byte(g->op[n].reg.value) && g->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER)
+		if (is_high_byte(g->op[n].reg.value) &&
+		    g->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER)
 			return false;
 	return false;
 }
@@ -127,7 +130,9 @@ static void put_legacy(struct bt_xlat *x, const struct guest_insn *g, const stru
                        bool opcode_reg)
 {
 	struct emit *e = &x->e;
-	static const uint8_t escape[] = { [ZYDIS_OPCODE_MAP_0F38] = 0x38, [ZYDIS_OPCODE_MAP_0F3A] = 0x3a };
+	static const uint8_t escape[] = {
+		[ZYDIS_OPCODE_MAP_0F38] = 0x38, [ZYDIS_OPCODE_MAP_0F3A] = 0x3a
+	};
 	bool modrm = g->z.attributes & ZYDIS_ATTRIB_HAS_MODRM || is_moffs(g) || is_short_inc(g);
 	uint8_t rex = g->z.raw.rex.W ? 0x48 : 0x40;
 
@@ -205,8 +210,8 @@ static unsigned place_register(struct bt_xlat *x, const struct guest_insn *g,
 {
 	int reg = gpr_number(op->reg.value);
 	bool write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
-	bool whole = op->size >= 32 && (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) ==
-	                                       ZYDIS_OPERAND_ACTION_WRITE;
+	bool whole = op->size >= 32 &&
+	             (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) == ZYDIS_OPERAND_ACTION_WRITE;
 	unsigned n;
 
 	if (is_high_byte(op->reg.value))

@@ -95,7 +95,8 @@ static void flush_page(struct bt *b, gva_t va)
 	bt_tlb_drop_page(b, va);
 	if (!jump_leads_to(b, va))
 		return;
-	/* Most pages are of one kind by their address; what is not may be global and in all spaces. */
+	/* Most pages are of one kind by their address; what is not may be global and in all spaces.
+	 */
 	if (b->kernel_low || va >> 63)
 		forget_all(b);
 	else
@@ -114,7 +115,8 @@ static void flushed(struct cpu *c, enum mmu_flush what, gva_t va)
 		return;
 	case MMU_FLUSH_DATA:
 		bt_tlb_clear(b);
-		b->asid_space[c->tlb_tag] = (uint16_t)b->space_id; /* a new ASID for the same code */
+		b->asid_space[c->tlb_tag] =
+		        (uint16_t)b->space_id; /* a new ASID for the same code */
 		return;
 	case MMU_FLUSH_SPACE:
 		bt_tlb_drop_local(b);
@@ -268,7 +270,8 @@ static struct bt_block *follow_exit(struct bt *b, struct bt_exit *x)
 	if (!k || drops != b->cache->drops || x->from->dead || k->dead)
 		return k;
 	if (!x->cross) {
-		if (!(k->key & BT_KEY_SPAN) && !(((uintptr_t)k->host ^ (uintptr_t)page) & PAGE_MASK))
+		if (!(k->key & BT_KEY_SPAN) &&
+		    !(((uintptr_t)k->host ^ (uintptr_t)page) & PAGE_MASK))
 			cache_link(b, x, k);
 		return k;
 	}
@@ -336,7 +339,8 @@ static struct insn *kept_insn(struct bt *b, const struct bt_site *s)
 	struct bt_kept *k = &b->kept[n];
 
 	if (k->site != s || k->generation != generation || k->drops != b->cache->drops) {
-		*k = (struct bt_kept){ .site = s, .generation = generation,
+		*k = (struct bt_kept){ .site = s,
+			               .generation = generation,
 			               .drops = b->cache->drops };
 	}
 	return &k->insn;
@@ -472,8 +476,8 @@ static void bt_destroy(struct cpu *c)
 /* The vCPUs share what the user gives. */
 static size_t cache_bytes(const struct cpu *c)
 {
-	uint64_t all = c->options && c->options->code_cache ? c->options->code_cache
-	                                                    : ENGINE_CODE_CACHE;
+	uint64_t all =
+	        c->options && c->options->code_cache ? c->options->code_cache : ENGINE_CODE_CACHE;
 	uint64_t each = all / (c->nr_cpus ? c->nr_cpus : 1) & PAGE_MASK;
 
 	return each < CACHE_BYTES_MIN ? CACHE_BYTES_MIN : each;
@@ -575,8 +579,8 @@ static void bt_count(struct cpu *c, engine_count_fn fn, void *opaque)
 		fn(opaque, NULL, rows[n].name, rows[n].n);
 	for (unsigned n = 0; n <= ZYDIS_MNEMONIC_MAX_VALUE; n++)
 		if (s->fallback[n])
-			fn(opaque, "interpreted_by_opcode", n ? ZydisMnemonicGetString(n) : "invalid",
-			   s->fallback[n]);
+			fn(opaque, "interpreted_by_opcode",
+			   n ? ZydisMnemonicGetString(n) : "invalid", s->fallback[n]);
 }
 
 const struct engine_ops engine_bt = {

@@ -1,7 +1,7 @@
 /*
- * From guest bytes to a list of instructions with what the translator asks of them: class, operand in
- * memory, registers and flags written. A list ends at a jump that is always taken, at the end of the
- * page, and where the interpreter goes on elsewhere.
+ * From guest bytes to a list of instructions with what the translator asks of them: class, operand
+ * in memory, registers and flags written. A list ends at a jump that is always taken, at the end of
+ * the page, and where the interpreter goes on elsewhere.
  */
 #include <string.h>
 #include "engine/bt/xlat.h"
@@ -173,7 +173,8 @@ static bool is_rare(const struct bt_xlat *x, const struct guest_insn *g, bool co
 	case ISA_FROM_SEGMENT:
 		return !code64;
 	case ISA_BIT:
-		return g->z.operand_width < 32 || g->mem.seg != NO_REG || g->mem.asize * 8 != natural;
+		return g->z.operand_width < 32 || g->mem.seg != NO_REG ||
+		       g->mem.asize * 8 != natural;
 	case ISA_X87:
 		return !x->x87 || !x->offers[g->z.meta.isa_set];
 	case ISA_FLDCW:
@@ -226,9 +227,8 @@ static bool scan_insn(struct bt_xlat *x, struct guest_insn *g, const uint8_t *by
 	scan_stack(g, code64);
 	if (g->stack.present)
 		g->writes |= BIT(R_RSP);
-	if (g->class == ISA_JCC ||
-	    ((g->class == ISA_JMP || g->class == ISA_CALL) &&
-	     g->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE))
+	if (g->class == ISA_JCC || ((g->class == ISA_JMP || g->class == ISA_CALL) &&
+	                            g->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE))
 		g->target = g->off + g->len + g->op[0].imm.value.s;
 	return true;
 }

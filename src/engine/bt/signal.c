@@ -1,18 +1,19 @@
 /*
- * How a vCPU that runs translated code comes back to C when somebody wants it: not by a check in each
- * block, but by a signal to its thread, whose handler makes the block that it interrupted end in C
- * rather than in the next block.
+ * How a vCPU that runs translated code comes back to C when somebody wants it: not by a check in
+ * each block, but by a signal to its thread, whose handler makes the block that it interrupted end
+ * in C rather than in the next block.
  *
  * The handler runs between two instructions of translated code, of a stub, or of C, on the very
- * thread that owns all the tables. Only while bt.in_code is set does it do anything: C that runs then
- * is bt_fill(), which neither links nor unlinks, or the few lines around enter(), which have set
- * bt.target before. So the tables are whole.
+ * thread that owns all the tables. Only while bt.in_code is set does it do anything: C that runs
+ * then is bt_fill(), which neither links nor unlinks, or the few lines around enter(), which have
+ * set bt.target before. So the tables are whole.
  *
  *   in a block      its exits are unlinked; it ends in C. Indirect jumps look into the jump cache:
  *                   the space ids are poisoned so that they find nothing, and if the jump has
  *                   looked already, it is taken back to its start (struct bt_window).
  *   anywhere else   on the way from or to a block: that of bt.target or of the site that
- *                   called (bt.fill_site, or R15 in the stub). bt.kicked makes bt_fill() leave; the block's exits are unlinked.
+ *                   called (bt.fill_site, or R15 in the stub). bt.kicked makes bt_fill() leave; the
+ * block's exits are unlinked.
  *
  * The waker sets cpu->attention, then reads in_code; the vCPU sets in_code, then reads attention.
  *
@@ -133,15 +134,19 @@ static void pass_on(int sig, const struct sigaction *before, siginfo_t *info, vo
 	if (before->sa_flags & SA_SIGINFO && before->sa_sigaction)
 		before->sa_sigaction(sig, info, context);
 	else
-		sigaction(sig, before, NULL); /* the instruction traps again, with what was before */
+		sigaction(sig, before,
+		          NULL); /* the instruction traps again, with what was before */
 }
 
 static void handle_trap(int sig, siginfo_t *info, void *context)
 {
 	if (leave_by_trap(context))
 		return;
-	pass_on(sig, sig == SIGFPE ? &before_fpe : sig == SIGBUS ? &before_bus : &before_segv, info,
-	        context);
+	pass_on(sig,
+	        sig == SIGFPE   ? &before_fpe
+	        : sig == SIGBUS ? &before_bus
+	                        : &before_segv,
+	        info, context);
 }
 
 static void install(int sig, void (*fn)(int, siginfo_t *, void *), struct sigaction *before)

@@ -16,7 +16,8 @@
 #include "engine/bt/light.h"
 
 const uint8_t bt_host_reg[16] = {
-	RAX, RCX, RDX, RBX, R12, RBP, RSI, RDI, R8, R9, NO_HOST, NO_HOST, R10, R11, NO_HOST, NO_HOST,
+	RAX, RCX, RDX,     RBX,     R12, RBP, RSI,     RDI,
+	R8,  R9,  NO_HOST, NO_HOST, R10, R11, NO_HOST, NO_HOST,
 };
 
 static void load_registers(struct emit *e)
@@ -119,9 +120,9 @@ static void make_light(struct bt *b, struct emit *e)
 	emit_mov_imm64(e, RDI, (uintptr_t)b);
 	emit_mov_rr(e, RSI, R15);
 	emit_mov_imm64(e, RAX, (uintptr_t)bt_light);
-	EMIT(e, 0xff, 0xd0); /* call rax */
-	EMIT(e, 0x83, 0xf8, LIGHT_LEAVE); /* cmp eax, */
-	emit_load_gs(e, RAX, GS(slot)); /* R15 stays the site: signal.c looks at it */
+	EMIT(e, 0xff, 0xd0);                   /* call rax */
+	EMIT(e, 0x83, 0xf8, LIGHT_LEAVE);      /* cmp eax, */
+	emit_load_gs(e, RAX, GS(slot));        /* R15 stays the site: signal.c looks at it */
 	EMIT(e, 0x48, 0x89, 0x44, 0x24, 0xf8); /* mov [rsp - 8], rax */
 	load_registers(e);
 	emit_load_gs(e, R13, GS(r13));

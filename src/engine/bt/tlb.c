@@ -1,6 +1,6 @@
 /*
- * The translator's own TLB, the first level before that of src/mmu, laid out for the code that blocks
- * inline:
+ * The translator's own TLB, the first level before that of src/mmu, laid out for the code that
+ * blocks inline:
  *
  *     lea  r14, [operand]
  *     rorx r15d, r14d, 8
@@ -122,8 +122,8 @@ static bool pass_once(struct bt *b, const struct bt_site *s, uint8_t *host)
 	return true;
 }
 
-/* A range that one check cannot serve: on in the block that checks each access by itself, if there is
- * one, or by way of C, which makes it. */
+/* A range that one check cannot serve: on in the block that checks each access by itself, if there
+ * is one, or by way of C, which makes it. */
 static unsigned leave_group(struct bt *b, const struct bt_site *s)
 {
 	const struct bt_block *from = s->block, *k;

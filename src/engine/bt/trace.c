@@ -1,7 +1,7 @@
 /*
- * --perf-map names every block in /tmp/perf-PID.map, where `perf report` looks for names of code that
- * belongs to no file; the name says where the guest's code was when the block was made, and its
- * privilege. --trace writes each block's guest and host code to a file, by Zydis.
+ * --perf-map names every block in /tmp/perf-PID.map, where `perf report` looks for names of code
+ * that belongs to no file; the name says where the guest's code was when the block was made, and
+ * its privilege. --trace writes each block's guest and host code to a file, by Zydis.
  */
 #include "engine/bt/trace.h"
 
@@ -76,8 +76,8 @@ static void print_block(struct bt *b, const struct bt_block *k, gva_t rip)
 {
 	bool code32 = k->key & BT_KEY_32;
 
-	fprintf(b->trace, "block %016" PRIx64 " %s%s%s, %u instructions, %u bytes of host code\n", rip,
-	        k->key & BT_KEY_CPL3 ? "user" : "kernel", code32 ? ", 32-bit" : "",
+	fprintf(b->trace, "block %016" PRIx64 " %s%s%s, %u instructions, %u bytes of host code\n",
+	        rip, k->key & BT_KEY_CPL3 ? "user" : "kernel", code32 ? ", 32-bit" : "",
 	        k->key & BT_KEY_UNMERGED ? ", unmerged" : "", k->nr_insns, k->end - k->start);
 	disassemble(b->trace, code32 ? ZYDIS_MACHINE_MODE_LEGACY_32 : ZYDIS_MACHINE_MODE_LONG_64,
 	            k->host, k->bytes, rip, "  ");

@@ -107,8 +107,10 @@ static void string(struct bt_xlat *x, const struct guest_insn *g)
 
 static void base(struct bt_xlat *x, const struct guest_insn *g)
 {
-	bool gs = g->z.mnemonic == ZYDIS_MNEMONIC_RDGSBASE || g->z.mnemonic == ZYDIS_MNEMONIC_WRGSBASE;
-	bool write = g->z.mnemonic == ZYDIS_MNEMONIC_WRFSBASE || g->z.mnemonic == ZYDIS_MNEMONIC_WRGSBASE;
+	bool gs = g->z.mnemonic == ZYDIS_MNEMONIC_RDGSBASE ||
+	          g->z.mnemonic == ZYDIS_MNEMONIC_WRGSBASE;
+	bool write = g->z.mnemonic == ZYDIS_MNEMONIC_WRFSBASE ||
+	             g->z.mnemonic == ZYDIS_MNEMONIC_WRGSBASE;
 	struct bt_site *s = light(x, g, write ? LIGHT_WRBASE : LIGHT_RDBASE);
 
 	s->recipe.a = (uint8_t)ZydisRegisterGetId(g->op[0].reg.value);
@@ -147,9 +149,14 @@ static void bit(struct bt_xlat *x, const struct guest_insn *g)
 	unsigned size = g->z.operand_width / 8, temp;
 	int reg = ZydisRegisterGetId(g->op[1].reg.value);
 	bool code64 = !(x->key & BT_KEY_32);
-	struct operand o = { .present = true, .base = REG_BIT, .index = NO_REG, .seg = NO_REG,
-		             .asize = code64 ? 8 : 4, .size = (uint16_t)size,
-		             .read = true, .write = g->mem.write };
+	struct operand o = { .present = true,
+		             .base = REG_BIT,
+		             .index = NO_REG,
+		             .seg = NO_REG,
+		             .asize = code64 ? 8 : 4,
+		             .size = (uint16_t)size,
+		             .read = true,
+		             .write = g->mem.write };
 	struct emit *e = &x->e;
 	struct reach r;
 
@@ -158,8 +165,8 @@ static void bit(struct bt_xlat *x, const struct guest_insn *g)
 	access_address(x, &g->mem, R14);
 	emit_mov_rr(e, R15, rewrite_read(x, reg, R15));
 	if (size == 4 && code64)
-		EMIT(e, 0x4d, 0x63, 0xff);                                        /* movsxd r15, r15d */
-	EMIT(e, code64 ? 0x49 : 0x41, 0xc1, 0xff, size == 8 ? 6 : 5);         /* sar r15, */
+		EMIT(e, 0x4d, 0x63, 0xff);                            /* movsxd r15, r15d */
+	EMIT(e, code64 ? 0x49 : 0x41, 0xc1, 0xff, size == 8 ? 6 : 5); /* sar r15, */
 	emit_lea_sib(e, code64, R15, R14, R15, size == 8 ? 3 : 2, 0);
 	emit_store_gs(e, R15, GS(bit_address));
 	r = access_reach(x, &o, 0);
@@ -167,7 +174,8 @@ static void bit(struct bt_xlat *x, const struct guest_insn *g)
 	temp = r.base == R14 ? R13 : R14;
 	emit_mov_rr(e, temp, rewrite_read(x, reg, temp));
 	if (g->z.attributes & ZYDIS_ATTRIB_HAS_LOCK) {
-		EMIT(e, 0x9c, 0x41, 0x83, 0xe0 | (temp & 7), size == 8 ? 63 : 31, 0x9d); /* pushfq; and; popfq */
+		EMIT(e, 0x9c, 0x41, 0x83, 0xe0 | (temp & 7), size == 8 ? 63 : 31,
+		     0x9d); /* pushfq; and; popfq */
 		EMIT(e, 0xf0, (size == 8 ? 0x48 : 0x40) | 5, 0x0f, g->z.opcode);
 		emit_modrm_mem(e, temp, r.base, r.disp);
 		return;
@@ -201,11 +209,11 @@ static void check_vector(struct bt_xlat *x, const struct guest_insn *g)
 }
 
 /*
- * x87 instructions run on the host while all their exceptions are masked. What the host then keeps of
- * them beside the registers is the address of the last one, which is one of ours: XSAVE is followed by
- * a look into the block (enter.c), for which the block leaves the page it runs at. The address of the
- * last operand stays as it was on processors that keep it for unmasked exceptions only (CPUID
- * 7.EBX[6]); others have x87 interpreted.
+ * x87 instructions run on the host while all their exceptions are masked. What the host then keeps
+ * of them beside the registers is the address of the last one, which is one of ours: XSAVE is
+ * followed by a look into the block (enter.c), for which the block leaves the page it runs at. The
+ * address of the last operand stays as it was on processors that keep it for unmasked exceptions
+ * only (CPUID 7.EBX[6]); others have x87 interpreted.
  */
 static void enter_x87(struct bt_xlat *x, const struct guest_insn *g)
 {
@@ -256,7 +264,8 @@ static void fldcw(struct bt_xlat *x, const struct guest_insn *g)
 	EMIT(e, 0x44 | r.base >> 3, 0x0f, 0xb7); /* movzx r15d, word [r] */
 	emit_modrm_mem(e, R15, r.base, r.disp);
 	emit_store_gs(e, R15, GS(x87_control));
-	EMIT(e, 0x41, 0x83, 0xe7, 0x3f, 0x41, 0x83, 0xff, 0x3f); /* and r15d, 0x3f; cmp r15d, 0x3f */
+	EMIT(e, 0x41, 0x83, 0xe7, 0x3f, 0x41, 0x83, 0xff,
+	     0x3f); /* and r15d, 0x3f; cmp r15d, 0x3f */
 	xlat_pending(x, PENDING_SITE, emit_jcc_later(e, 5))->site = s;
 	EMIT(e, 0x65, 0xd9, 0x2c, 0x25); /* fldcw gs:[x87_control] */
 	emit32(e, GS(x87_control));
@@ -346,7 +355,8 @@ static void push(struct bt_xlat *x, const struct guest_insn *g)
 		emit_modrm_mem(e, 0, to.base, to.disp);
 		emit32(e, (uint32_t)g->op[0].imm.value.s);
 	} else {
-		store_reg(e, size, rewrite_read(x, ZydisRegisterGetId(g->op[0].reg.value), R15), &to);
+		store_reg(e, size, rewrite_read(x, ZydisRegisterGetId(g->op[0].reg.value), R15),
+		          &to);
 	}
 	move_rsp(x, g->stack_step);
 }
@@ -387,7 +397,7 @@ static void pushf(struct bt_xlat *x, const struct guest_insn *g)
 	EMIT(e, 0x4d, 0x0b, 0xb8 | (temp & 7)); /* or r15, [temp + rflags] */
 	emit32(e, offsetof(struct cpu, rflags));
 	EMIT(e, 0x49, 0x81, 0xe7); /* and r15, ~(RF | VM) */
-	emit32(e, (uint32_t)~(RFLAGS_RF | RFLAGS_VM));
+	emit32(e, (uint32_t) ~(RFLAGS_RF | RFLAGS_VM));
 	store_reg(e, 8, R15, &to);
 	move_rsp(x, g->stack_step);
 }
@@ -408,7 +418,8 @@ static void sti(struct bt_xlat *x, const struct guest_insn *g)
 {
 	struct bt_site *s;
 
-	/* With something pending the interpreter does it, and takes that after the next instruction. */
+	/* With something pending the interpreter does it, and takes that after the next
+	 * instruction. */
 	flags_free(x);
 	s = xlat_site(x, g, SITE_INSN);
 	emit_load_gs(&x->e, R15, GS(cpu));
@@ -612,9 +623,9 @@ static bool ends(const struct guest_insn *g)
 
 static bool has_site(const struct guest_insn *g)
 {
-	return (g->mem.present && g->class != ISA_LEA) || g->stack.present || g->class == ISA_OTHER ||
-	       g->class == ISA_OTHER_END || g->class == ISA_VECTOR || g->class == ISA_DIVIDE ||
-	       g->class >= ISA_CLI;
+	return (g->mem.present && g->class != ISA_LEA) || g->stack.present ||
+	       g->class == ISA_OTHER || g->class == ISA_OTHER_END || g->class == ISA_VECTOR ||
+	       g->class == ISA_DIVIDE || g->class >= ISA_CLI;
 }
 
 /* Which entry the body is written for: what happens to the flags first. */
@@ -759,7 +770,8 @@ static bool scan(struct bt_xlat *x, const uint8_t *host, unsigned off, uint32_t 
 	return x->nr;
 }
 
-/* Translates a copy of the bytes; watches them; and if they have changed until then, does it again. */
+/* Translates a copy of the bytes; watches them; and if they have changed until then, does it again.
+ */
 struct bt_block *translate(struct bt *b, const uint8_t *host, unsigned off, uint32_t key,
                            const uint8_t *host2)
 {
@@ -793,8 +805,8 @@ static const struct {
 	uint8_t reg, bit;
 	uint32_t leaf;
 } extensions[] = {
-	{ ZYDIS_ISA_SET_BMI1, 1, 3, 7 },      { ZYDIS_ISA_SET_BMI2, 1, 8, 7 },
-	{ ZYDIS_ISA_SET_ADOX_ADCX, 1, 19, 7 }, { ZYDIS_ISA_SET_MOVBE, 2, 22, 1 },
+	{ ZYDIS_ISA_SET_BMI1, 1, 3, 7 },           { ZYDIS_ISA_SET_BMI2, 1, 8, 7 },
+	{ ZYDIS_ISA_SET_ADOX_ADCX, 1, 19, 7 },     { ZYDIS_ISA_SET_MOVBE, 2, 22, 1 },
 	{ ZYDIS_ISA_SET_LZCNT, 2, 5, 0x80000001 }, { ZYDIS_ISA_SET_SSE42, 2, 20, 1 },
 	{ ZYDIS_ISA_SET_CMPXCHG16B, 2, 13, 1 },
 };

@@ -2,18 +2,18 @@
  * Code that several vCPUs translate and any of them may write.
  *
  * src/mem keeps a word a page: which granules of 64 bytes hold code that somebody has translated. A
- * write reaches such a page by the slow way only, since nobody may keep the right to write there; it
- * is done, then reported, and the report becomes a post to every vCPU, which drops its blocks.
+ * write reaches such a page by the slow way only, since nobody may keep the right to write there;
+ * it is done, then reported, and the report becomes a post to every vCPU, which drops its blocks.
  *
  * Locks: bt.post_lock, a leaf, for the posts of one vCPU.
  *
  * Watching a page while others run. world_watch() sets the granules, then takes the right to write
- * out of all TLBs, then the caller reads the bytes. A store that found its tag before that and lands
- * after it is missed: such a store lies between two visits of C of its vCPU, of which `epoch` keeps
- * count. So a page from which the right was taken is doubtful until every other vCPU has been seen
- * in C since, and so is a block that is made meanwhile: its bytes are compared again at each point
- * where x86 obliges this processor to notice (an interrupt, a serializing instruction). Pages that
- * nobody could write, which are most, are never doubtful.
+ * out of all TLBs, then the caller reads the bytes. A store that found its tag before that and
+ * lands after it is missed: such a store lies between two visits of C of its vCPU, of which `epoch`
+ * keeps count. So a page from which the right was taken is doubtful until every other vCPU has been
+ * seen in C since, and so is a block that is made meanwhile: its bytes are compared again at each
+ * point where x86 obliges this processor to notice (an interrupt, a serializing instruction). Pages
+ * that nobody could write, which are most, are never doubtful.
  */
 #include "engine/bt/world.h"
 
@@ -27,10 +27,10 @@
 
 struct bt_world {
 	struct page_state {
-		uint16_t writes, times; /* beside code: counted without locks, for a guess */
-		_Atomic uint32_t doubtful; /* vCPUs that wait for the others since they took the right
-		                              to write it */
-	} *page; /* by RAM page */
+		uint16_t writes, times;    /* beside code: counted without locks, for a guess */
+		_Atomic uint32_t doubtful; /* vCPUs that wait for the others since they took the
+		                              right to write it */
+	} * page;                          /* by RAM page */
 	uint64_t pages;
 	unsigned nr;
 	struct bt *member[BT_WORLD_MAX];
@@ -61,8 +61,8 @@ static void code_written(void *opaque, uint64_t page, uint64_t granules)
 
 /*
  * Pages that held code once and hold data now keep their granules until somebody writes to each of
- * them. A page that is written again and again beside its code loses all of it: after 32 writes, then
- * after twice as many each time, so that a page with both does not lose it for ever.
+ * them. A page that is written again and again beside its code loses all of it: after 32 writes,
+ * then after twice as many each time, so that a page with both does not lose it for ever.
  */
 #define HEAT_FIRST 32u
 #define HEAT_LAST  0x4000u
@@ -155,8 +155,8 @@ void world_take_posts(struct bt *b)
 	pthread_mutex_unlock(&b->post_lock);
 }
 
-/* Takes the right to write the page at host out of the entries first to last of a vCPU's TLBs. Other
- * than the owner's, our stores to them are plain words that the owner reads once. */
+/* Takes the right to write the page at host out of the entries first to last of a vCPU's TLBs.
+ * Other than the owner's, our stores to them are plain words that the owner reads once. */
 static void revoke_from(struct bt *b, uintptr_t host, unsigned first, unsigned last)
 {
 	struct mmu *m = b->cpu->mmu;

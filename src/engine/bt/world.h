@@ -13,8 +13,8 @@ void world_take_posts(struct bt *b);
 struct bt_block;
 /* A new block, in which a store that was under way on another vCPU may have been missed. */
 void world_doubt(struct bt *b, struct bt_block *k);
-/* Compares doubtful blocks with their bytes. must: at a point where a processor must notice changes;
- * else only if some can leave the list. */
+/* Compares doubtful blocks with their bytes. must: at a point where a processor must notice
+ * changes; else only if some can leave the list. */
 void world_verify(struct bt *b, bool must);
 /* A page was written beside its code; may drop that. */
 void world_note_beside(struct bt *b, uint64_t page);

@@ -15,7 +15,7 @@
 #define XLAT_PENDING 400
 #define INSN_MAX     15
 
-#define NO_REG (-1)
+#define NO_REG  (-1)
 #define REG_PC  (-2) /* the base of a RIP-relative operand */
 #define REG_BIT (-3) /* bt.bit_address, the word that BT and its like access */
 
@@ -90,9 +90,9 @@ struct bt_xlat {
 	struct cached cached[2];
 	unsigned clock;
 	bool sse_checked, avx_checked, x87_checked;
-	bool x87;            /* may run on the host, see translate.c */
-	bool bmi2;           /* of the host */
-	bool spans;          /* what follows the last instruction does not end on this page */
+	bool x87;   /* may run on the host, see translate.c */
+	bool bmi2;  /* of the host */
+	bool spans; /* what follows the last instruction does not end on this page */
 	const uint8_t *host2;
 	uint32_t insn_start; /* offset of the rewritten instruction, behind what it needed */
 	unsigned nr_sites, nr_exits, nr_pending, nr_windows;
@@ -111,33 +111,34 @@ void scan_block(struct bt_xlat *x, const uint8_t *bytes, unsigned avail, unsigne
 bool scan_step(const struct guest_insn *g, int reg, int64_t *step);
 
 /* access.c */
-/* The host register and displacement that reach an operand; checks it first unless a cached register
- * covers it. Registers in `avoid` (mask) are not used. */
+/* The host register and displacement that reach an operand; checks it first unless a cached
+ * register covers it. Registers in `avoid` (mask) are not used. */
 struct reach {
 	uint8_t base;
 	int32_t disp;
 };
 struct reach access_reach(struct bt_xlat *x, const struct operand *o, uint32_t avoid);
-void access_forget(struct bt_xlat *x);             /* all cached registers */
+void access_forget(struct bt_xlat *x); /* all cached registers */
 void access_forget_host(struct bt_xlat *x, unsigned host);
 void access_insn_done(struct bt_xlat *x, const struct guest_insn *g); /* registers have changed */
 /* Linear address of an operand into a host register; uses R15. */
 void access_address(struct bt_xlat *x, const struct operand *o, unsigned to);
 
 /* flags.c */
-void flags_free(struct bt_xlat *x);  /* the host's may be clobbered next */
-void flags_host(struct bt_xlat *x);  /* the guest's are wanted in the host's */
-void flags_slot(struct bt_xlat *x);  /* in the slot, the host's may be clobbered */
+void flags_free(struct bt_xlat *x); /* the host's may be clobbered next */
+void flags_host(struct bt_xlat *x); /* the guest's are wanted in the host's */
+void flags_slot(struct bt_xlat *x); /* in the slot, the host's may be clobbered */
 /* Before an instruction that destroys what a recipe needs: makes the flags. */
 void flags_keep(struct bt_xlat *x, const struct guest_insn *g);
 void flags_done(struct bt_xlat *x, const struct guest_insn *g); /* it has been executed natively */
-void flags_from_slot(struct emit *e);  /* from slot to host; uses R15 */
+void flags_from_slot(struct emit *e);                           /* from slot to host; uses R15 */
 void flags_emit_recipe(struct bt_xlat *x, const struct bt_recipe *r);
 
 /* rewrite.c: the instruction itself, its operands moved. */
 bool rewrite_possible(const struct guest_insn *g);
 void rewrite_insn(struct bt_xlat *x, const struct guest_insn *g, const struct reach *r);
-/* Guest register into a host register that can be read; loads into temp those that live in memory. */
+/* Guest register into a host register that can be read; loads into temp those that live in memory.
+ */
 unsigned rewrite_read(struct bt_xlat *x, int reg, unsigned temp);
 
 /* flow.c */
@@ -151,8 +152,8 @@ void flow_finish_exits(struct bt_xlat *x); /* which need block->exit */
 /* translate.c */
 struct bt_site *xlat_site(struct bt_xlat *x, const struct guest_insn *g, unsigned kind);
 struct pending *xlat_pending(struct bt_xlat *x, enum pending_kind kind, uint8_t *jump);
-/* The block at host, off bytes into its page; NULL when its first instruction ends on the next page:
- * then host2 has to be given, the host address of that page. */
+/* The block at host, off bytes into its page; NULL when its first instruction ends on the next
+ * page: then host2 has to be given, the host address of that page. */
 struct bt_block *translate(struct bt *b, const uint8_t *host, unsigned off, uint32_t key,
                            const uint8_t *host2);
 int translate_new(struct bt *b);
