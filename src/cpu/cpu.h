@@ -246,12 +246,12 @@ struct cpu {
 	const struct cpu_ops *ops;
 	const struct engine_options *options; /* engine/engine.h; NULL: none */
 	unsigned nr_cpus;                     /* of the machine, 0 when unknown */
-	void *host; /* the monitor's vCPU */
+	void *host;                           /* the monitor's vCPU */
 	struct mem *mem;
 	struct mmu *mmu;
 	struct interp *interp;
 	struct bt *bt; /* engine/bt/bt.h */
-	void *jmp[5]; /* __builtin_setjmp buffer of the run loop */
+	void *jmp[5];  /* __builtin_setjmp buffer of the run loop */
 	struct cpu_stats stats;
 };
 

@@ -114,7 +114,8 @@ static void fake_setup(unsigned vcpus)
 	config.mem = fake.mem;
 	config.loop = fake.loop;
 	assert_int_equal(board_new(&fake.board, &config, err, sizeof(err)), 0);
-	assert_int_equal(vcpu_group_init(&fake.group, vcpus, &fake_engine, NULL, fake.mem, NULL), 0);
+	assert_int_equal(vcpu_group_init(&fake.group, vcpus, &fake_engine, NULL, fake.mem, NULL),
+	                 0);
 	fake.group.board = fake.board;
 	for (unsigned i = 0; i < vcpus; i++) {
 		struct vcpu *v = fake.group.vcpu[i];
