@@ -24,17 +24,39 @@ from conftest import image
 HERE = pathlib.Path(__file__).resolve().parent
 GUEST = HERE / "workload"  # what runs in the guest
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+LIBRARY_DIRS = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib64"]
+LOADER = "lib64/ld-linux-x86-64.so.2"
+LIBRARIES = "lib/x86_64-linux-gnu"  # where Debian's loader looks without being told
+DEVELOPMENT = "usr/lib/x86_64-linux-gnu"
+HEADERS = [
+    ("libc6-dev", "usr/include"),
+    ("linux-libc-dev", "usr/include/asm-generic"),
+    ("linux-libc-dev", "usr/include/linux/errno.h"),
+    ("linux-libc-dev", "usr/include/linux/limits.h"),
+    ("linux-libc-dev", "usr/include/x86_64-linux-gnu/asm"),
+    *[("libc6-dev", f"{DEVELOPMENT}/{name}")
+      for name in ["crt1.o", "crti.o", "crtn.o", "libc_nonshared.a"]],
+]
 # What an image has beside busybox: programs, which bring their libraries and are found in bin, and
-# files or folders, each as its package and its path there, and its path in the image if that differs.
+# files or folders; each as its package, its path there, and its path in the image if that differs.
 IMAGES = {
     "stress": {
         "programs": [("stress-ng", "usr/bin/stress-ng"), ("openssl", "usr/bin/openssl")],
         "files": [("openssl", "etc/ssl/openssl.cnf", "etc/openssl.cnf")],
     },
+    "tcc": {
+        "programs": [("tcc", "usr/bin/tcc")],
+        "files": [("tcc", f"{DEVELOPMENT}/tcc"), ("libc6", f"{LIBRARIES}/libm.so.6"), *HEADERS],
+    },
+    "gcc": {
+        "programs": [
+            ("cpp-12", "usr/lib/gcc/x86_64-linux-gnu/12/cc1"),
+            ("binutils-x86-64-linux-gnu", "usr/bin/x86_64-linux-gnu-as", "bin/as"),
+            ("binutils-x86-64-linux-gnu", "usr/bin/x86_64-linux-gnu-ld.bfd", "bin/ld"),
+        ],
+        "files": [("libgcc-12-dev", "usr/lib/gcc/x86_64-linux-gnu/12/include"), *HEADERS],
+    },
 }
-LIBRARY_DIRS = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib64"]
-LOADER = "lib64/ld-linux-x86-64.so.2"
-LIBRARIES = "lib/x86_64-linux-gnu"  # where Debian's loader looks without being told
 
 
 def output_of(*command, **how):
@@ -101,7 +123,7 @@ def sonames(path):
 def closure(packages, programs):
     """The libraries that programs load, directly or not: path by soname."""
     found = {}
-    work = [(package, packages.unpack(package) / path) for package, path in programs]
+    work = [(package, packages.unpack(package) / path) for package, path, *_ in programs]
     while work:
         package, path = work.pop()
         for soname in sonames(path):
@@ -123,8 +145,9 @@ def copy(source, target):
 
 def make_root(root, packages, contents):
     """Fills the folder whose files the guest gets."""
-    for package, path in contents["programs"]:
-        copy(packages.unpack(package) / path, root / "bin" / pathlib.Path(path).name)
+    for package, path, *there in contents["programs"]:
+        target = there[0] if there else f"bin/{pathlib.Path(path).name}"
+        copy(packages.unpack(package) / path, root / target)
     libraries = closure(packages, contents["programs"])
     for soname, path in libraries.items():
         copy(path, root / LIBRARIES / soname)
