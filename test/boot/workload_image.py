@@ -48,6 +48,15 @@ IMAGES = {
         "programs": [("tcc", "usr/bin/tcc")],
         "files": [("tcc", f"{DEVELOPMENT}/tcc"), ("libc6", f"{LIBRARIES}/libm.so.6"), *HEADERS],
     },
+    "luajit": {"programs": [("luajit", "usr/bin/luajit")]},
+    "node": {
+        "programs": [("nodejs", "usr/bin/node")],
+        # Parts of node itself, which look for them at these paths.
+        "files": [("node-acorn", "usr/share/nodejs/acorn/dist"),
+                  ("node-acorn", "usr/share/nodejs/acorn-walk/dist"),
+                  ("node-cjs-module-lexer", "usr/share/nodejs/cjs-module-lexer"),
+                  ("node-undici", "usr/share/nodejs/undici/undici-fetch.js")],
+    },
     "gcc": {
         "programs": [
             ("cpp-12", "usr/lib/gcc/x86_64-linux-gnu/12/cc1"),
