@@ -24,6 +24,8 @@ from conftest import image
 HERE = pathlib.Path(__file__).resolve().parent
 GUEST = HERE / "workload"  # what runs in the guest
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+PACKAGES = CACHE / "trapeze/workload/packages"
+KERNEL = "linux-image-cloud-amd64"
 LIBRARY_DIRS = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib64"]
 LOADER = "lib64/ld-linux-x86-64.so.2"
 LIBRARIES = "lib/x86_64-linux-gnu"  # where Debian's loader looks without being told
@@ -65,6 +67,7 @@ IMAGES = {
         ],
         "files": [("libgcc-12-dev", "usr/lib/gcc/x86_64-linux-gnu/12/include"), *HEADERS],
     },
+    "patch": {"programs": []},  # and the modules that workload/modules names
 }
 
 
@@ -167,6 +170,25 @@ def make_root(root, packages, contents):
     copy(GUEST, root / "workload")
 
 
+def patchable_kernel():
+    """The cloud kernel and the folder of its modules, from one package."""
+    image(KERNEL)
+    known = CACHE / "trapeze/kernel" / KERNEL / "package"
+    if not known.exists():
+        pytest.skip("the modules of the kernel come from its Debian package")
+    root = Packages(PACKAGES).unpack(known.read_text().strip())
+    kernel, = root.glob("boot/vmlinuz-*")
+    return kernel, root / "lib/modules"
+
+
+def add_modules(root):
+    _, folder = patchable_kernel()
+    files = {path.stem: path for path in folder.rglob("*.ko")}
+    for name in (GUEST / "modules").read_text().split("\n"):
+        if name and not name.startswith("#"):
+            copy(files[name], root / "modules" / f"{name}.ko")
+
+
 def archive(root, base, out):
     """Writes base, and after it the files under root, as one initial RAM disk."""
     names = "\n".join(sorted(str(p.relative_to(root)) for p in root.rglob("*"))) + "\n"
@@ -188,13 +210,16 @@ def workload_image(name):
     folder = CACHE / "trapeze/workload" / name
     root, out = folder / "root", folder / "initramfs.cpio"
     base = image("initramfs")
-    scripts = [path for path in GUEST.rglob("*") if path.is_file()]
-    if not up_to_date(out, [pathlib.Path(base), pathlib.Path(__file__), *scripts]):
+    inputs = [path for path in GUEST.rglob("*") if path.is_file()]
+    inputs += [pathlib.Path(base), pathlib.Path(__file__), pathlib.Path(image(KERNEL))]
+    if not up_to_date(out, inputs):
         if not shutil.which("apt-get") or not shutil.which("readelf"):
             pytest.skip("the workloads' programs come from Debian packages")
         shutil.rmtree(root, ignore_errors=True)
         try:
-            make_root(root, Packages(folder.parent / "packages"), IMAGES[name])
+            make_root(root, Packages(PACKAGES), IMAGES[name])
+            if name == "patch":
+                add_modules(root)
         except subprocess.CalledProcessError as e:
             pytest.skip(f"cannot download the workloads' packages: {e.stderr}")
         archive(root, base, out)

@@ -10,10 +10,9 @@ import shutil
 import subprocess
 
 from conftest import LONG, image
-from workload_image import GUEST, LIBRARIES, LOADER, workload_image
+from workload_image import GUEST, KERNEL, LIBRARIES, LOADER, workload_image
 
 SECONDS = 2400 if LONG else 300
-KERNEL = "linux-image-cloud-amd64"
 # What a kernel under these loads may say at level warning.
 EXPECTED_LOG = [
     r"\]  #\d+$",  # its list of CPUs goes on
@@ -38,7 +37,7 @@ def make_tools(tools, root):
     tools.mkdir()
     for applet in applets.split():
         (tools / applet).symlink_to(busybox)
-    for program in (root / "bin").iterdir():
+    for program in (root / "bin").glob("*"):
         wrapper = tools / program.name
         wrapper.unlink(missing_ok=True)
         wrapper.write_text(f'#!/bin/sh\nexec {" ".join(native_command(root, program.name))} "$@"\n')
