@@ -10,7 +10,7 @@ from workload_image import patchable_kernel
 from workload_run import run_guest, run_native
 
 DURATION = SOAK_SECONDS or (240 if LONG else 10)
-# Of what a step can change: forty thousand functions of the kernel, or some.
+# How much of the kernel a step changes.
 SCOPE = "all" if LONG or SOAK_SECONDS else "some"
 
 
