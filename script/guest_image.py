@@ -6,8 +6,8 @@ in the packages that the file's own package depends on. What the host has instal
 every host of one Debian release makes the same image.
 
 What a userland has beside busybox is a dictionary: "programs", which bring their libraries and are
-found in bin, and "files", files or folders; each as its package and its path there, and for the files
-its path in the userland if that differs.
+found in bin, and "files", files or folders; each as its package, its path there, and its path in the
+userland if that differs.
 """
 
 import os
@@ -87,7 +87,7 @@ def sonames(path):
 def closure(packages, programs):
     """The libraries that programs load, directly or not: path by soname."""
     found = {}
-    work = [(package, packages.unpack(package) / path) for package, path in programs]
+    work = [(package, packages.unpack(package) / path) for package, path, *_ in programs]
     while work:
         package, path = work.pop()
         for soname in sonames(path):
@@ -110,8 +110,9 @@ def copy(source, target):
 def install(root, contents):
     """Fills the folder whose files the guest gets."""
     packages = Packages()
-    for package, path in contents["programs"]:
-        copy(packages.unpack(package) / path, root / "bin" / pathlib.Path(path).name)
+    for package, path, *there in contents["programs"]:
+        target = there[0] if there else f"bin/{pathlib.Path(path).name}"
+        copy(packages.unpack(package) / path, root / target)
     libraries = closure(packages, contents["programs"])
     for soname, path in libraries.items():
         copy(path, root / LIBRARIES / soname)

@@ -18,6 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "script"))  # guest_image
 TRAPEZE = os.environ.get("TRAPEZE", str(ROOT / "build/src/cli/trapeze"))
 LONG = bool(os.environ.get("TRAPEZE_LONG"))
+SOAK_SECONDS = int(os.environ.get("TRAPEZE_SOAK_SECONDS", 0))
 ENGINES = ["bt", "interp"]  # where TRAPEZE_ENGINES does not say it: those of them that there are
 
 

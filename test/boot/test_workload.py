@@ -1,15 +1,17 @@
 """Programs in the guest, whose results the host's own CPU, or the programs themselves, can judge.
 
 A script that prints the same on every machine runs in the guest and natively, from the same files.
-By default a slice; with TRAPEZE_LONG=1 the sweep, and everything with two vCPUs, too.
+By default a slice; with TRAPEZE_LONG=1 the sweep, and everything with two vCPUs, too. With
+TRAPEZE_SOAK_SECONDS, stress-ng also goes through its long list for that time.
 """
 
+import random
 import re
 import subprocess
 
 import pytest
 
-from conftest import LONG
+from conftest import LONG, SOAK_SECONDS
 from guest_image import native_command
 from workload_image import GUEST, workload_image
 from workload_run import run_guest, run_native
@@ -65,3 +67,13 @@ def test_stress(start, tmp_path, vcpus):
     print(text)
     assert len(re.findall(r"^(?:ok|skip) --", text, re.M)) == len(wanted), text
     assert "FAIL" not in text, text
+
+
+@pytest.mark.skipif(not SOAK_SECONDS, reason="takes as long as it is told: TRAPEZE_SOAK_SECONDS")
+def test_sweep(start, tmp_path):
+    """The long list from anywhere in it, over and over."""
+    first = random.randint(1, len((GUEST / "jobs-long").read_text().splitlines()))
+    words = ["stress", "jobs-long", str(SOAK_SECONDS), str(first)]
+    text = "\n".join(run_guest(start, tmp_path, "stress", words, 4, seconds=SOAK_SECONDS + 600))
+    print(f"from line {first}:\n{text}")
+    assert re.search(r"^ok --", text, re.M) and "FAIL" not in text, text

@@ -11,10 +11,9 @@ import subprocess
 
 from conftest import LONG, image
 from guest_image import link_applets, loader_command, native_command
-from workload_image import GUEST, workload_image
+from workload_image import GUEST, KERNEL, workload_image
 
 SECONDS = 2400 if LONG else 300
-KERNEL = "linux-image-cloud-amd64"
 # What a kernel under these loads may say at level warning.
 EXPECTED_LOG = [
     r"\]  #\d+$",  # its list of CPUs goes on
@@ -26,7 +25,7 @@ EXPECTED_LOG = [
 def make_tools(tools, root):
     """Fills the folder that is to be $PATH: busybox and the image's programs."""
     link_applets(tools, image("busybox"))
-    for program in (root / "bin").iterdir():
+    for program in (root / "bin").glob("*"):
         wrapper = tools / program.name
         wrapper.unlink(missing_ok=True)
         wrapper.write_text(f'#!/bin/sh\nexec {" ".join(native_command(root, program.name))} "$@"\n')
