@@ -237,7 +237,10 @@ static void patch_under_threads(int rounds)
 			usleep(100);
 	}
 	expect("last", ((function)(shared + 3))(0), rounds);
-	usleep(20000);
+	/* A busy host may not have let them run yet. */
+	for (int i = 0; i < 1000 && (!*(volatile long *)&calls[0] || !*(volatile long *)&calls[1]);
+	     i++)
+		usleep(10000);
 	stop = 1;
 	for (int i = 0; i < 2; i++) {
 		pthread_join(thread[i], NULL);
