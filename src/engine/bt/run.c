@@ -419,7 +419,8 @@ static bool turn(struct bt *b, struct exit *e)
 
 	atomic_store_explicit(&b->epoch, b->epoch + 2, memory_order_release);
 	mmu_report_stores(c);
-	if (b->posted)
+	/* Another vCPU may want no more than to see this one here. */
+	if (atomic_load_explicit(&c->attention, memory_order_relaxed) & ATTN_CODE || b->posted)
 		world_take_posts(b);
 	world_verify(b, true);
 	if (!may_go_on(b) || !key_of(c, &key))
