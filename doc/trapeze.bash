@@ -13,11 +13,11 @@ _trapeze() {
 		words="run engines version help"
 	elif [ "${COMP_WORDS[1]}" = run ]; then
 		case $previous in
-		--engine) words=$("$command" engines 2>/dev/null | cut -d ' ' -f 1) ;;
+		--engine) words="auto $("$command" engines 2>/dev/null | cut -d ' ' -f 1)" ;;
 		--serial) words="stdio file: unix: pty none" ;;
 		--decompress) words="host guest" ;;
-		--kernel | --initrd | --module | --stats) ;; # files
-		--append | --memory | --vcpus | --timeout) return ;;
+		--kernel | --initrd | --module | --stats | --trace) ;; # files
+		--append | --memory | --vcpus | --timeout | --code-cache) return ;;
 		*) words=$(_trapeze_run_options "$command") ;;
 		esac
 	fi

@@ -3,7 +3,7 @@
 
 _trapeze_engines() {
 	local -a engines
-	engines=(${(f)"$($words[1] engines 2>/dev/null | sed 's/  */:/')"})
+	engines=('auto:the fastest that runs here' ${(f)"$($words[1] engines 2>/dev/null | sed 's/  */:/')"})
 	_describe engine engines
 }
 
@@ -29,6 +29,9 @@ _trapeze() {
 		'--memory[guest RAM]:size:(128M 512M 2G 6G)' \
 		'--vcpus[virtual CPUs]:number:(1 2 4 8 16)' \
 		'--engine[how to execute guest code]:engine:_trapeze_engines' \
+		'--code-cache[room for translated code]:size:(16M 64M 256M)' \
+		'--trace[write translated code]:file:_files' \
+		'--perf-map[name translated code for perf]' \
 		'--serial[serial port]:where:_trapeze_serial' \
 		'*--module[a multiboot module]:file:_files' \
 		'--testdev[devices of pc-testdev]' \

@@ -1,13 +1,13 @@
 /*
- * The engines there are. A new one is a row here.
+ * The engines there are, the fastest first. A new one is a row here.
  */
 #include "engine/engine.h"
 
 #include <string.h>
 
 const struct engine_ops *const engine_table[] = {
-	&engine_interp,
 	&engine_bt,
+	&engine_interp,
 	NULL,
 };
 
@@ -19,8 +19,7 @@ const struct engine_ops *engine_find(const char *name)
 	return NULL;
 }
 
-/* KVM is not an engine yet; where it will be, it has to run ring 0 at hardware speed to be chosen.
- */
+/* KVM is not an engine yet; it will have to run ring 0 at hardware speed to be chosen. */
 const struct engine_ops *engine_auto(void)
 {
 	return engine_bt_runs_here() ? &engine_bt : &engine_interp;

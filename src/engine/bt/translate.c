@@ -678,7 +678,8 @@ static void body(struct bt_xlat *x)
 		g = &x->insn[x->at];
 		flags_keep(x, g);
 		insn(x, g);
-		flags_done(x, g);
+		if (g->class != ISA_POPF) /* whose flags are in the slot */
+			flags_done(x, g);
 		set_resume(x, g, first_site);
 		access_insn_done(x, g);
 	}

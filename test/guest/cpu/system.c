@@ -237,6 +237,25 @@ static void test_xcr(void)
 	write_cr4(cr4);
 }
 
+/* What POPF loads is what the next instruction sees. */
+static void test_popf(void)
+{
+	uint8_t zero, carry;
+
+	__asm__ volatile(
+	        "xor %%ecx, %%ecx; pushfq; andl $~0x40, (%%rsp); orl $1, (%%rsp); popfq\n\t"
+	        "sete %0; setc %1"
+	        : "=r"(zero), "=r"(carry)
+	        :
+	        : "rcx", "cc", "memory");
+	ok("POPFQ clears ZF and sets CF", !zero && carry);
+	__asm__ volatile("or $1, %%ecx; pushfq; orl $0x40, (%%rsp); popfq; sete %0"
+	                 : "=r"(zero)
+	                 :
+	                 : "rcx", "cc", "memory");
+	ok("POPFQ sets ZF", zero);
+}
+
 static void test_cpuid(void)
 {
 	ok("highest leaf", cpuid(0, 0).a >= 0xd);
@@ -287,6 +306,7 @@ void guest_run(void)
 	test_counters();
 	test_io_rights();
 	test_xcr();
+	test_popf();
 	test_cpuid();
 	test_wide_exchange();
 	test_control();
