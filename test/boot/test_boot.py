@@ -59,8 +59,10 @@ def test_boot(start, tmp_path, kernel, vcpus, memory):
     assert not unexpected_warnings(output)
     used = json.loads(stats.read_text())
     assert used["first_user_seconds"] > 0
-    # bt: code and tables for each vCPU; interp: hardly anything for more than one.
-    limit = 48 + 40 * (vcpus - 1) if used["engine"] == "bt" else 64
+    # bt: code and tables for each vCPU, more for larger kernels; interp: as much for any number.
+    limit = (48 if kernel == "6.1-cloud" else 60) + 40 * (vcpus - 1)
+    if used["engine"] == "interp":
+        limit = 64
     assert used["host_resident_bytes"] < limit << 20
 
 

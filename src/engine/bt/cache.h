@@ -63,9 +63,10 @@ struct bt_exit {
 	uint32_t patch; /* offset of the displacement that leads to the next block */
 	uint32_t stub;  /* what it leads to when not linked */
 	uint32_t guard; /* offset of the space id that a link across pages is guarded by, or 0 */
-	uint32_t miss, lookup; /* with a guard: displacement of the jump for another space, and
-	                          where it leads when linked */
-	uint16_t off;          /* of the target in its page */
+	/* With a guard: displacement of the jump for another space, where it leads when linked, and
+	 * where the link leads when not linked: a vCPU may be between the two. */
+	uint32_t miss, lookup, moved;
+	uint16_t off; /* of the target in its page */
 	uint8_t key;
 	bool slot;  /* flags are in the slot */
 	bool cross; /* the target is on another page */
