@@ -129,13 +129,23 @@ static bool leave_by_trap(ucontext_t *u)
 	return true;
 }
 
+/* Not of translated code: what was there before deals with it. Without a handler the instruction traps
+ * again under the default action; what somebody sent has to be sent again. */
 static void pass_on(int sig, const struct sigaction *before, siginfo_t *info, void *context)
 {
-	if (before->sa_flags & SA_SIGINFO && before->sa_sigaction)
+	const struct sigaction none = { .sa_handler = SIG_DFL };
+
+	if (before->sa_flags & SA_RESETHAND)
+		sigaction(sig, &none, NULL);
+	if (before->sa_flags & SA_SIGINFO) {
 		before->sa_sigaction(sig, info, context);
-	else
-		sigaction(sig, before,
-		          NULL); /* the instruction traps again, with what was before */
+	} else if (before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN) {
+		before->sa_handler(sig);
+	} else {
+		sigaction(sig, before, NULL);
+		if (info->si_code <= 0)
+			raise(sig);
+	}
 }
 
 static void handle_trap(int sig, siginfo_t *info, void *context)
