@@ -1,0 +1,92 @@
+#include "undefined.h"
+
+#include <Zydis/Zydis.h>
+
+#include "interp/interp.h"
+#include "isa/isa.h"
+#include "mmu/mmu.h"
+
+#define MAX_STEPS 20000
+#define USED      (~0ull)
+
+/* The instruction at RIP; false: none, or one that this does not look at. */
+static bool decode(struct cpu *c, ZydisDecodedInstruction *z, ZydisDecodedOperand *op)
+{
+	ZydisDecoder decoder;
+	uint8_t bytes[15];
+	unsigned have = 0;
+	uint32_t error;
+	gpa_t gpa;
+
+	ZydisDecoderInit(&decoder,
+	                 c->mode == MODE_64 ? ZYDIS_MACHINE_MODE_LONG_64
+	                                    : ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
+	                 c->mode == MODE_64 ? ZYDIS_STACK_WIDTH_64 : ZYDIS_STACK_WIDTH_32);
+	for (; have < sizeof(bytes); have++) {
+		const uint8_t *p =
+		        mmu_find(c, c->rip + have, MMU_FETCH, c->mmu->mode, &gpa, &error);
+
+		if (!p)
+			break;
+		bytes[have] = *p;
+	}
+	return c->mode != MODE_16 &&
+	       ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, have, z, op));
+}
+
+/* Whether an instruction uses flags that are undefined, and which are after it. */
+static bool follow(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op, uint64_t *flags)
+{
+	enum isa_class class = isa_class(z, op);
+	const ZydisAccessedFlags *f = z->cpu_flags;
+
+	if (*flags &&
+	    (class == ISA_PUSHF || class == ISA_SYSCALL ||
+	     z->meta.category == ZYDIS_CATEGORY_INTERRUPT || z->mnemonic == ZYDIS_MNEMONIC_LAHF))
+		return true;
+	if (!f)
+		return false;
+	if (*flags & f->tested)
+		return true;
+	if (isa_flags(z, op).writes_all)
+		*flags = 0;
+	*flags |= f->undefined & RFLAGS_ARITH;
+	return false;
+}
+
+static uint64_t exceptions(const struct cpu *c)
+{
+	uint64_t sum = 0;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(c->stats.exceptions); n++)
+		sum += c->stats.exceptions[n];
+	return sum;
+}
+
+uint64_t undefined_flags(struct guest *g)
+{
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+	struct exit e = { .reason = EXIT_NONE };
+	ZydisDecodedInstruction z;
+	struct cpu *c = g->cpu;
+	uint64_t flags = 0;
+
+	interp_flush(c);
+	for (unsigned n = 0; n < MAX_STEPS; n++) {
+		uint64_t before = exceptions(c), was = flags;
+
+		if (!decode(c, &z, op))
+			z.length = 0;
+		if (z.length && follow(&z, op, &flags))
+			return USED;
+		interp_step(c, &e);
+		if (e.reason == EXIT_HLT || e.reason == EXIT_SHUTDOWN)
+			return flags;
+		if (exceptions(c) == before)
+			continue;
+		if (was) /* they are on the stack now */
+			return USED;
+		flags = 0;
+	}
+	return USED;
+}
