@@ -1,5 +1,6 @@
 #include "undefined.h"
 
+#include <string.h>
 #include <Zydis/Zydis.h>
 
 #include "interp/interp.h"
@@ -7,29 +8,46 @@
 #include "mmu/mmu.h"
 
 #define MAX_STEPS 20000
+#define INSN_MAX  15
 #define USED      (~0ull)
 
-/* The instruction at RIP; false: none, or one that this does not look at. */
-static bool decode(struct cpu *c, ZydisDecodedInstruction *z, ZydisDecodedOperand *op)
+/* As many bytes of an instruction as there are. */
+static unsigned read_code(struct cpu *c, gva_t at, uint8_t *bytes)
 {
-	ZydisDecoder decoder;
-	uint8_t bytes[15];
 	unsigned have = 0;
 	uint32_t error;
 	gpa_t gpa;
 
-	ZydisDecoderInit(&decoder,
-	                 c->mode == MODE_64 ? ZYDIS_MACHINE_MODE_LONG_64
-	                                    : ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
-	                 c->mode == MODE_64 ? ZYDIS_STACK_WIDTH_64 : ZYDIS_STACK_WIDTH_32);
-	for (; have < sizeof(bytes); have++) {
-		const uint8_t *p =
-		        mmu_find(c, c->rip + have, MMU_FETCH, c->mmu->mode, &gpa, &error);
+	for (; have < INSN_MAX; have++) {
+		const uint8_t *p = mmu_find(c, at + have, MMU_FETCH, c->mmu->mode, &gpa, &error);
 
 		if (!p)
 			break;
 		bytes[have] = *p;
 	}
+	return have;
+}
+
+/* A repeated instruction that overwrites itself may go on or not. */
+static bool overwritten(struct cpu *c, gva_t at, const uint8_t *before, unsigned len)
+{
+	uint8_t bytes[INSN_MAX];
+
+	return read_code(c, at, bytes) >= len && memcmp(bytes, before, len);
+}
+
+/* The instruction at RIP; false: none, or one that this does not look at. */
+static bool decode(struct cpu *c, uint8_t *bytes, ZydisDecodedInstruction *z,
+                   ZydisDecodedOperand *op)
+{
+	ZydisDecoder decoder;
+	unsigned have;
+
+	ZydisDecoderInit(&decoder,
+	                 c->mode == MODE_64 ? ZYDIS_MACHINE_MODE_LONG_64
+	                                    : ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
+	                 c->mode == MODE_64 ? ZYDIS_STACK_WIDTH_64 : ZYDIS_STACK_WIDTH_32);
+	have = read_code(c, c->rip, bytes);
 	return c->mode != MODE_16 &&
 	       ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, have, z, op));
 }
@@ -69,19 +87,23 @@ uint64_t undefined_flags(struct guest *g)
 	struct exit e = { .reason = EXIT_NONE };
 	ZydisDecodedInstruction z;
 	struct cpu *c = g->cpu;
+	uint8_t bytes[INSN_MAX];
 	uint64_t flags = 0;
 
 	interp_flush(c);
 	for (unsigned n = 0; n < MAX_STEPS; n++) {
 		uint64_t before = exceptions(c), was = flags;
+		gva_t at = c->rip;
 
-		if (!decode(c, &z, op))
+		if (!decode(c, bytes, &z, op))
 			z.length = 0;
 		if (z.length && follow(&z, op, &flags))
 			return USED;
 		interp_step(c, &e);
 		if (e.reason == EXIT_HLT || e.reason == EXIT_SHUTDOWN)
 			return flags;
+		if (z.length && overwritten(c, at, bytes, z.length))
+			return USED;
 		if (exceptions(c) == before)
 			continue;
 		if (was) /* they are on the stack now */
