@@ -2,570 +2,77 @@
  * Random bytes as guest code, in every mode, on a vCPU whose registers, descriptor tables and page
  * tables are hostile too.
  *
- * Input: a struct header, header.nr_pokes struct pokes that damage the system structures, and the
- * code. The machine around the vCPU answers every exit, so nothing ends a run but a triple fault or
- * the budget. Inputs are stepped, which is bounded by itself, or run in blocks until another
- * thread kicks. Sanitizers find the faults, check_state() what no guest may bring about.
+ * Input: as guest.h has it; header.run is 1 for blocks, else steps. The machine around the vCPU
+ * answers every exit, so nothing ends a run but a triple fault or the budget. Inputs are stepped,
+ * which is bounded by itself, or run in blocks until another thread kicks. Sanitizers find the
+ * faults, guest_check_state() what no guest may bring about.
  */
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-#include "cpu/cpuid.h"
+#include "check.h"
+#include "guest.h"
 #include "interp/interp.h"
-#include "interp/ops.h"
-#include "mem/mem.h"
-#include "mmu/mmu.h"
 
 #define MAX_STEPS 64
 #define MAX_EXITS 64
 #define KICK_US   500
-#define MAX_INPUT 4096
-
-/* Guest memory, identity mapped. */
-#define GDT_PA      0x1000
-#define IDT_PA      0x2000
-#define TSS_PA      0x4000
-#define OTHER_PA    0x5000 /* a second TSS, for task switches */
-#define LDT_PA      0x6000
-#define STACK_PA    0x8000
-#define DATA_PA     0x9000
-#define CODE_PA     0xa000
-#define PML5_PA     0x10000
-#define PML4_PA     0x11000
-#define PDPT_PA     0x12000
-#define PD_PA       0x13000
-#define PT_PA       0x14000
-#define LEGACY_PA   0x15000
-#define SYSTEM_SIZE 0x18000
-#define RAM_BYTES   MEM_MIN_BYTES
-
-struct __attribute__((packed)) header {
-	uint8_t mode; /* row of modes[] */
-	uint8_t run;  /* 1: blocks, else steps */
-	uint8_t nr_pokes;
-	uint8_t gpr[16]; /* rows of values[] */
-	uint8_t segment[6];
-	uint32_t cr0, cr4, rflags, dr7, pkru; /* bits that differ from the mode's usual ones */
-	uint8_t efer, xcr0;
-	uint8_t events; /* how often interrupts and NMIs come */
-	uint16_t rip;   /* within the code page */
-	uint64_t value; /* what devices answer */
-};
-
-/* A byte of the system structures that is not as an honest guest has it. */
-struct __attribute__((packed)) poke {
-	uint16_t page_offset;
-	uint8_t page, value;
-};
-
-enum { FLAG_REAL = 1, FLAG_PAGED = 2, FLAG_PAE = 4, FLAG_LONG = 8, FLAG_LA57 = 16, FLAG_V86 = 32 };
-
-struct mode {
-	uint32_t flags;
-	uint8_t cpl;
-	uint16_t cs; /* selector in the GDT below */
-};
-
-enum { SEL_CODE64 = 0x08, SEL_CODE32 = 0x10, SEL_CODE16 = 0x18, SEL_DATA = 0x20 };
-enum { SEL_USER = 0x20 }; /* distance to the same with DPL 3 */
-enum { SEL_LDT = 0x48, SEL_TSS = 0x58, SEL_OTHER = 0x68, SEL_GATE = 0x78, SEL_TASK = 0x88 };
-
-static const struct mode modes[] = {
-	{ FLAG_REAL, 0, 0 },
-	{ 0, 0, SEL_CODE16 },
-	{ 0, 0, SEL_CODE32 },
-	{ 0, 3, SEL_CODE32 },
-	{ FLAG_V86, 3, 0 },
-	{ FLAG_V86 | FLAG_PAGED, 3, 0 },
-	{ FLAG_PAGED, 0, SEL_CODE32 },
-	{ FLAG_PAGED, 3, SEL_CODE16 },
-	{ FLAG_PAGED | FLAG_PAE, 0, SEL_CODE32 },
-	{ FLAG_PAGED | FLAG_PAE, 3, SEL_CODE32 },
-	{ FLAG_PAGED | FLAG_PAE | FLAG_LONG, 0, SEL_CODE64 },
-	{ FLAG_PAGED | FLAG_PAE | FLAG_LONG, 3, SEL_CODE64 },
-	{ FLAG_PAGED | FLAG_PAE | FLAG_LONG, 0, SEL_CODE32 },
-	{ FLAG_PAGED | FLAG_PAE | FLAG_LONG, 3, SEL_CODE32 },
-	{ FLAG_PAGED | FLAG_PAE | FLAG_LONG, 0, SEL_CODE16 },
-	{ FLAG_PAGED | FLAG_PAE | FLAG_LONG | FLAG_LA57, 0, SEL_CODE64 },
-	{ FLAG_PAGED | FLAG_PAE | FLAG_LONG | FLAG_LA57, 3, SEL_CODE64 },
-};
-
-/* Registers: what lies on an edge, and what leads somewhere. */
-static const uint64_t values[] = {
-	0,
-	1,
-	2,
-	8,
-	0x7f,
-	0x80,
-	0xffff,
-	0xffffffff,
-	0x7fffffff,
-	0x80000000,
-	~0ull,
-	0x7fffffffffffffff,
-	0x8000000000000000,
-	0x00007ffffffffffc,
-	0x0000800000000000,
-	0xffff7fffffffffff,
-	0x00fffffffffffffe,
-	STACK_PA + 0xff0,
-	STACK_PA + 3,
-	DATA_PA,
-	DATA_PA + 0xffd,
-	CODE_PA,
-	CODE_PA + 0xfff,
-	GDT_PA,
-	IDT_PA,
-	TSS_PA,
-	PT_PA,
-	PML4_PA,
-	LEGACY_PA,
-	RAM_BYTES - 3,
-	RAM_BYTES,
-	0xfee00000,
-	0xbffffffc,
-	0xffffffff00000000,
-	0xc0000080,
-	0x10,
-	0xe0,
-	0x3f8,
-	SEL_CODE64,
-	SEL_DATA,
-	SEL_TSS,
-	SEL_LDT,
-	SEL_GATE,
-	SEL_TASK,
-	SEL_CODE32 + SEL_USER + 3,
-	SEL_DATA + SEL_USER + 3,
-	0x4b564d01,
-	0x1d,
-};
-
-struct machine {
-	struct mem *mem;
-	struct cpuid_model *model;
-	struct cpu *cpu;
-	pthread_t kicker;
-	uint64_t value;
-	uint64_t events; /* shift register that decides when something comes */
-	unsigned exits;
-};
-
-static void answer_exit(struct cpu *c, struct exit *e)
-{
-	struct machine *m = c->host;
-
-	m->exits++;
-	m->value = m->value * 6364136223846793005ull + 1442695040888963407ull;
-	switch (e->reason) {
-	case EXIT_PIO:
-	case EXIT_MMIO:
-		if (e->io.size != 1 && e->io.size != 2 && e->io.size != 4 && e->io.size != 8)
-			abort();
-		if (!e->io.write)
-			e->io.value = m->value;
-		break;
-	case EXIT_MSR:
-		e->msr.fault = m->value & 1;
-		if (!e->msr.write)
-			e->msr.value = m->value;
-		break;
-	case EXIT_INTACK:
-		e->vector = m->value & 1 ? (int)(m->value >> 56) : -1;
-		break;
-	case EXIT_TPR:
-		if (e->tpr.value > 15)
-			abort();
-		e->tpr.value = e->tpr.write ? e->tpr.value : m->value >> 60;
-		break;
-	default:
-		abort(); /* not one that is answered in place */
-	}
-}
-
-static const struct cpu_ops machine_ops = { .exit = answer_exit };
 
 static void *kick_often(void *opaque)
 {
-	struct machine *m = opaque;
+	struct guest *g = opaque;
 
 	for (;;) {
 		usleep(KICK_US);
-		cpu_raise_attention(m->cpu, ATTN_KICK);
+		cpu_raise_attention(g->cpu, ATTN_KICK);
 	}
 	return NULL;
 }
 
-/* After libFuzzer has installed its signal handlers, which the interpreter's SIGFPE replaces. */
-static struct machine *make_machine(void)
+static struct guest *make_guest(void)
 {
-	struct machine *m = calloc(1, sizeof(*m));
-	char err[128];
+	struct guest *g = guest_new(interp_new);
+	pthread_t kicker;
 
-	if (!m || mem_new(&m->mem, RAM_BYTES) ||
-	    cpuid_model_new(&m->model, "host", 1, 2000000000, err, sizeof(err)))
-		abort();
-	m->cpu = aligned_alloc(64, (sizeof(*m->cpu) + 63) & ~63ull);
-	if (!m->cpu)
-		abort();
-	memset(m->cpu, 0, sizeof(*m->cpu));
-	m->cpu->mem = m->mem;
-	m->cpu->ops = &machine_ops;
-	m->cpu->cpuid = m->model;
-	m->cpu->host = m;
-	if (mmu_new(m->cpu) || interp_new(m->cpu))
-		abort();
-	pthread_create(&m->kicker, NULL, kick_often, m);
-	return m;
+	pthread_create(&kicker, NULL, kick_often, g);
+	return g;
 }
 
-/* The system structures of an honest guest. */
-
-static void put64(uint8_t *ram, unsigned at, uint64_t value)
-{
-	memcpy(ram + at, &value, sizeof(value));
-}
-
-static uint64_t descriptor(uint32_t base, uint32_t limit, uint64_t attr)
-{
-	return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | attr << 40 |
-	       (uint64_t)(limit >> 16 & 15) << 48 | (uint64_t)(base >> 24) << 56;
-}
-
-static void build_gdt(uint8_t *ram)
-{
-	for (unsigned user = 0; user < 2; user++) {
-		unsigned at = GDT_PA + user * SEL_USER;
-		uint64_t dpl = user * 0x60;
-
-		put64(ram, at + SEL_CODE64, descriptor(0, 0xfffff, 0xa09b | dpl));
-		put64(ram, at + SEL_CODE32, descriptor(0, 0xfffff, 0xc09b | dpl));
-		put64(ram, at + SEL_CODE16, descriptor(0, 0xffff, 0x009b | dpl));
-		put64(ram, at + SEL_DATA, descriptor(0, 0xfffff, 0xc093 | dpl));
-	}
-	put64(ram, GDT_PA + SEL_LDT, descriptor(LDT_PA, 0xff, 0x82));
-	put64(ram, GDT_PA + SEL_TSS, descriptor(TSS_PA, 0x67, 0x8b));
-	put64(ram, GDT_PA + SEL_OTHER, descriptor(OTHER_PA, 0x67, 0x89));
-	put64(ram, GDT_PA + SEL_GATE, CODE_PA | SEL_CODE32 << 16 | 0xecull << 40);
-	put64(ram, GDT_PA + SEL_TASK, SEL_OTHER << 16 | 0xe5ull << 40);
-	put64(ram, LDT_PA + 8, descriptor(0, 0xfffff, 0xc0f3));
-}
-
-/* Gates of 8 bytes, or of 16 for long mode; now and then one that is a trap or a task gate. */
-static void build_idt(uint8_t *ram, const struct mode *mode)
-{
-	bool wide = mode->flags & FLAG_LONG;
-
-	for (unsigned v = 0; v < 256; v++) {
-		unsigned at = IDT_PA + v * (wide ? 16 : 8);
-		uint64_t sel = wide ? SEL_CODE64 : SEL_CODE32, type = v % 7 ? 0xee : 0x8f;
-
-		if (!wide && v % 11 == 8) {
-			sel = SEL_OTHER;
-			type = 0x85;
-		}
-		put64(ram, at,
-		      (CODE_PA + v * 3) | sel << 16 | (wide && v == 8 ? 1ull << 32 : 0) |
-		              type << 40);
-	}
-	for (unsigned v = 0; v < 256 && mode->flags & (FLAG_REAL | FLAG_V86); v++)
-		memcpy(ram + v * 4, &(uint32_t){ CODE_PA + v }, 4);
-}
-
-static void build_tss(uint8_t *ram, unsigned at, const struct mode *mode)
-{
-	uint32_t *tss = (uint32_t *)(ram + at);
-
-	if (mode->flags & FLAG_LONG) {
-		put64(ram, at + 4, STACK_PA + 0x800);
-		put64(ram, at + 0x24, STACK_PA + 0xc00);
-		return;
-	}
-	tss[1] = STACK_PA + 0x800;
-	tss[2] = SEL_DATA;
-	tss[7] = mode->flags & FLAG_PAE ? PDPT_PA : LEGACY_PA;
-	tss[8] = CODE_PA;
-	tss[9] = 2;
-	tss[14] = STACK_PA + 0x600;
-	for (unsigned n = 18; n < 24; n++)
-		tss[n] = n == 19 ? SEL_CODE32 : SEL_DATA;
-	tss[24] = SEL_LDT;
-	tss[25] = 0x60 << 16;
-}
-
-static void build_tables(uint8_t *ram, const struct mode *mode)
-{
-	unsigned rights = mode->flags & FLAG_LONG ? 7 : 1; /* PAE's first level has none to give */
-
-	put64(ram, PML5_PA, PML4_PA | 7);
-	put64(ram, PML4_PA, PDPT_PA | 7);
-	put64(ram, PML4_PA + 511 * 8, PML4_PA | 3); /* itself: tables seen as pages */
-	put64(ram, PDPT_PA, PD_PA | rights);
-	put64(ram, PDPT_PA + 24, PD_PA | rights);
-	if (mode->flags & FLAG_LONG)
-		put64(ram, PDPT_PA + 8, 0x40000087);
-	put64(ram, PD_PA, PT_PA | 7);
-	for (unsigned n = 1; n < 512; n++)
-		put64(ram, PD_PA + n * 8, n << 21 | 0x87);
-	for (unsigned n = 0; n < 512; n++)
-		put64(ram, PT_PA + n * 8, n << 12 | (n % 16 == 7 ? 0x105 : 7));
-	for (unsigned n = 0; n < 1024; n++)
-		memcpy(ram + LEGACY_PA + n * 4, &(uint32_t){ n << 22 | 0x87 }, 4);
-}
-
-/* State. */
-
-static struct segment user_segment(unsigned cpl, uint64_t attr, uint16_t sel)
-{
-	return (struct segment){ .limit = UINT32_MAX, .attr = attr | cpl << 5, .sel = sel | cpl };
-}
-
-static struct segment real_segment(uint16_t sel, uint64_t attr)
-{
-	return (struct segment){ sel * 16, 0xffff, attr, sel };
-}
-
-static void set_segments(struct cpu *c, const struct mode *mode, const struct header *h)
-{
-	unsigned user = mode->cpl ? SEL_USER : 0;
-	bool real = mode->flags & (FLAG_REAL | FLAG_V86);
-	uint64_t code = mode->cs == SEL_CODE64 ? SEG_L : mode->cs == SEL_CODE32 ? SEG_DB : 0;
-
-	for (unsigned n = SEG_ES; n <= SEG_GS; n++) {
-		struct segment *s = &c->seg[n];
-
-		if (real)
-			*s = real_segment(n == SEG_CS ? 0 : h->segment[n] * 8,
-			                  mode->flags & FLAG_V86 ? 0xf3 : 0x93);
-		else if (n == SEG_CS)
-			*s = user_segment(mode->cpl, 0x9b | SEG_G | code, mode->cs + user);
-		else
-			*s = user_segment(mode->cpl, 0x93 | SEG_G | SEG_DB, SEL_DATA + user);
-		if (real || n == SEG_CS || n == SEG_SS)
-			continue;
-		if (h->segment[n] & 1)
-			s->limit = 0xfff;
-		if (h->segment[n] & 2)
-			s->attr |= 4; /* expand down */
-		if (h->segment[n] & 4)
-			*s = (struct segment){ .attr = SEG_UNUSABLE };
-		if (h->segment[n] & 8 && n >= SEG_FS)
-			s->base = values[h->segment[n] % ARRAY_SIZE(values)];
-	}
-	/* In 32-bit modes bases have 32 bits, in long mode they are canonical: the MSRs see to it.
-	 */
-	for (unsigned n = SEG_FS; n <= SEG_GS; n++)
-		c->seg[n].base = mode->flags & FLAG_LONG
-		                         ? (uint64_t)((int64_t)(c->seg[n].base << 16) >> 16)
-		                         : (uint32_t)c->seg[n].base;
-	c->seg[SEG_LDTR] = (struct segment){ LDT_PA, 0xff, 2 | SEG_P, SEL_LDT };
-	c->seg[SEG_TR] = (struct segment){ TSS_PA, 0x67, 0xb | SEG_P, SEL_TSS };
-	c->gdtr = (struct dtable){ GDT_PA, 0xff };
-	c->idtr = (struct dtable){ mode->flags & FLAG_REAL ? 0 : IDT_PA, 0xfff };
-}
-
-static void set_control(struct cpu *c, const struct mode *mode, const struct header *h)
-{
-	const uint64_t cr0_free = CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM;
-	const uint64_t cr4_free = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PGE |
-	                          CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE |
-	                          CR4_OSXSAVE | CR4_SMEP | CR4_SMAP | CR4_PKE;
-	bool longmode = mode->flags & FLAG_LONG;
-
-	c->cr0 = CR0_ET | CR0_NE | (h->cr0 & cr0_free);
-	c->cr0 |= mode->flags & FLAG_REAL ? 0 : CR0_PE;
-	c->cr0 |= mode->flags & FLAG_PAGED ? CR0_PG : 0;
-	c->cr4 = ((CR4_OSFXSR | CR4_OSXSAVE | CR4_PSE) ^ h->cr4) & cr4_free;
-	c->cr4 |= mode->flags & FLAG_PAE ? CR4_PAE : 0;
-	c->cr4 |= mode->flags & FLAG_LA57 ? CR4_LA57 : 0;
-	c->cr4 |= longmode && h->cr4 & CR4_PCIDE ? CR4_PCIDE : 0;
-	c->efer = (longmode ? EFER_LME | EFER_LMA : 0) | (h->efer & 1 ? EFER_SCE : 0) |
-	          (h->efer & 2 ? EFER_NXE : 0);
-	c->xcr0 = XCR0_X87 | (h->xcr0 & 1 ? XCR0_SSE : 0) | (h->xcr0 == 3 ? XCR0_AVX : 0);
-	c->pkru = h->pkru;
-	c->dr7 = (h->dr7 & 0xffff2bffu) | 0x400; /* general detect too */
-	for (unsigned n = 0; n < 4; n++)
-		c->dr[n] = values[h->gpr[n] % ARRAY_SIZE(values)];
-}
-
-static void set_registers(struct cpu *c, const struct mode *mode, const struct header *h)
-{
-	const uint64_t flags = RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL |
-	                       RFLAGS_NT | RFLAGS_RF | RFLAGS_AC | RFLAGS_VIF | RFLAGS_VIP |
-	                       RFLAGS_ID;
-
-	for (unsigned n = 0; n < 16; n++)
-		c->gpr[n] = values[h->gpr[n] % ARRAY_SIZE(values)];
-	if (h->gpr[R_RSP] & 0x80)
-		c->rsp = STACK_PA + 0x400;
-	for (unsigned n = 0; n < 16 && !(mode->flags & FLAG_LONG); n++)
-		c->gpr[n] = (uint32_t)c->gpr[n];
-	c->rip = CODE_PA + h->rip % PAGE_SIZE;
-	cpu_set_rflags(c, (h->rflags & flags) | (mode->flags & FLAG_V86 ? RFLAGS_VM : 0));
-	c->cpl = mode->cpl;
-}
-
-static void set_state(struct machine *m, const struct mode *mode, const struct header *h)
-{
-	struct cpu *c = m->cpu;
-	gpa_t root = LEGACY_PA;
-
-	cpu_reset(c);
-	atomic_store(&c->attention, 0);
-	set_control(c, mode, h);
-	set_segments(c, mode, h);
-	set_registers(c, mode, h);
-	if (mode->flags & FLAG_LONG)
-		root = mode->flags & FLAG_LA57 ? PML5_PA : PML4_PA;
-	else if (mode->flags & FLAG_PAE)
-		root = PDPT_PA;
-	c->msr.lstar = c->msr.cstar = c->msr.sysenter_eip = CODE_PA;
-	c->msr.star = (uint64_t)SEL_CODE64 << 32 | (uint64_t)SEL_CODE32 << 48;
-	c->msr.sysenter_cs = SEL_CODE64;
-	c->msr.sysenter_esp = STACK_PA + 0x300;
-	cpu_update_mode(c);
-	mmu_flush_all(c);
-	mmu_set_cr3(c, root);
-	if (root == PDPT_PA)
-		mmu_load_pdptes(c, root);
-	interp_flush(c);
-	m->value = h->value;
-	m->events = h->events;
-	m->exits = 0;
-}
-
-/* What must hold between any two instructions. */
-
-static void check_host(const struct machine *m, uintptr_t host)
-{
-	if (host - (uintptr_t)mem_host(m->mem, 0, RAM_BYTES, true) >= RAM_BYTES)
-		abort();
-}
-
-static void check_tlb(const struct machine *m)
-{
-	for (unsigned mode = 0; mode < MMU_MODES; mode++) {
-		for (unsigned n = 0; n < TLB_ENTRIES; n++) {
-			const struct tlb_entry *t = &m->cpu->mmu->tlb[mode][n];
-			uint64_t tag = t->read != TLB_NEVER    ? t->read
-			               : t->write != TLB_NEVER ? t->write
-			                                       : t->fetch;
-
-			if (tag != TLB_NEVER)
-				check_host(m, (tag & PAGE_MASK) + t->addend);
-		}
-	}
-}
-
-static void check(bool holds)
-{
-	if (!holds)
-		abort();
-}
-
-static void check_state(const struct machine *m)
-{
-	const struct cpu *c = m->cpu;
-	bool lma = c->efer & EFER_LMA;
-
-	check(!c->zero);
-	check(c->cpl <= 3 && c->mode < MODE_COUNT);
-	check(!(c->cr0 & CR0_PG) || c->cr0 & CR0_PE);
-	check(lma == ((c->efer & EFER_LME) && (c->cr0 & CR0_PG)));
-	check(!lma || c->cr4 & CR4_PAE);
-	check(lma || !(c->cr4 & CR4_PCIDE));
-	check(!(c->cr0 >> 32) && c->cr0 & CR0_ET);
-	check(c->mode != MODE_64 || lma);
-	check(c->mode == MODE_64 || !(c->rip >> 32));
-	check(c->rflags & RFLAGS_1 && !(c->rflags & (0xffffffffffc08028 | RFLAGS_ARITH)));
-	check(!(c->rflags & RFLAGS_VM) || (c->cpl == 3 && !lma));
-	check(c->cr0 & CR0_PE || !c->cpl);
-	check(c->xcr0 & XCR0_X87);
-	check(c->tlb == c->mmu->tlb[MMU_MODES] || c->tlb == c->mmu->tlb[c->mmu->mode]);
-	check((c->mmu->mode == MMU_USER) == (c->cpl == 3));
-	check(c->delivering == -1 && c->fault.vector == -1);
-}
-
-static void send_event(struct machine *m)
-{
-	m->events = m->events << 1 | (m->events >> 7 & 1);
-	if ((m->events & 0x13) == 0x13)
-		cpu_raise_attention(m->cpu, ATTN_INTR);
-	if ((m->events & 0x61) == 0x61)
-		cpu_raise_attention(m->cpu, ATTN_NMI);
-}
-
-static void execute(struct machine *m, bool blocks)
+static void execute(struct guest *g, bool blocks)
 {
 	struct exit e = { .reason = EXIT_NONE };
 
-	for (unsigned n = 0; n < MAX_STEPS && m->exits < MAX_EXITS; n++) {
-		send_event(m);
+	for (unsigned n = 0; n < MAX_STEPS && g->exits < MAX_EXITS; n++) {
+		guest_send_event(g);
 		if (blocks)
-			interp_run(m->cpu, &e);
+			interp_run(g->cpu, &e);
 		else
-			interp_step(m->cpu, &e);
+			interp_step(g->cpu, &e);
 		check(e.reason != EXIT_ERROR);
 		if (e.reason == EXIT_SHUTDOWN || (blocks && e.reason == EXIT_KICK))
 			return;
 		if (e.reason == EXIT_INIT)
-			cpu_init_signal(m->cpu);
-		check_state(m);
+			cpu_init_signal(g->cpu);
+		guest_check_state(g);
 	}
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void build_system(uint8_t *ram, const struct mode *mode)
-{
-	build_gdt(ram);
-	build_idt(ram, mode);
-	build_tss(ram, TSS_PA, mode);
-	build_tss(ram, OTHER_PA, mode);
-	build_tables(ram, mode);
-}
-
-/* Returns how many bytes the pokes took. */
-static size_t apply_pokes(uint8_t *ram, const uint8_t *data, size_t size, unsigned nr)
-{
-	struct poke p;
-	size_t used = 0;
-
-	for (unsigned n = 0; n < nr && size - used >= sizeof(p); n++) {
-		memcpy(&p, data + used, sizeof(p));
-		ram[(p.page * PAGE_SIZE + p.page_offset % PAGE_SIZE) % SYSTEM_SIZE] = p.value;
-		used += sizeof(p);
-	}
-	return used;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static struct machine *m;
-	const struct mode *mode;
-	struct header h;
-	uint8_t *ram;
-	size_t used;
+	static struct guest *g;
+	struct guest_header h;
 
 	if (size < sizeof(h) || size > MAX_INPUT)
 		return 0;
-	if (!m)
-		m = make_machine();
+	if (!g)
+		g = make_guest();
 	memcpy(&h, data, sizeof(h));
-	data += sizeof(h);
-	size -= sizeof(h);
-	mode = &modes[h.mode % ARRAY_SIZE(modes)];
-	mem_clear(m->mem);
-	ram = mem_host(m->mem, 0, RAM_BYTES, true);
-	build_system(ram, mode);
-	used = apply_pokes(ram, data, size, h.nr_pokes);
-	memcpy(ram + CODE_PA + h.rip % PAGE_SIZE, data + used, size - used);
-	set_state(m, mode, &h);
-	execute(m, h.run & 1);
-	check_tlb(m);
+	guest_load(g, &h, data + sizeof(h), size - sizeof(h), 0);
+	interp_flush(g->cpu);
+	execute(g, h.run & 1);
+	guest_check_tlb(g);
 	return 0;
 }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "check.h"
 #include "mem/mem.h"
 #include "mmu/mmu.h"
 
@@ -43,27 +44,6 @@ static void answer_exit(struct cpu *c, struct exit *e)
 }
 
 static const struct cpu_ops machine_ops = { .exit = answer_exit };
-
-static void check(bool holds)
-{
-	if (!holds)
-		abort();
-}
-
-/* [host, host + len) is guest memory, and RAM if it may be written. */
-static void check_host(const struct mem *m, uintptr_t host, unsigned len, bool writable)
-{
-	for (unsigned n = 0; n < m->nr_banks; n++) {
-		const struct mem_bank *b = &m->bank[n];
-		uintptr_t off = host - (uintptr_t)b->host;
-
-		if (off < b->size && len <= b->size - off) {
-			check(!writable || !b->readonly);
-			return;
-		}
-	}
-	abort();
-}
 
 static void check_tlb(const struct machine *m)
 {

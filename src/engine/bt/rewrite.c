@@ -153,6 +153,8 @@ static void put_legacy(struct bt_xlat *x, const struct guest_insn *g, const stru
 		emit8(e, moffs_opcode[g->z.opcode & 3]);
 	else if (is_short_inc(g))
 		emit8(e, 0xff);
+	else if (g->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && g->z.opcode == 0x82)
+		emit8(e, 0x80); /* the same, but not in 64-bit code */
 	else
 		emit8(e, opcode_reg ? (g->z.opcode & 0xf8) | (f->rm & 7) : g->z.opcode);
 	if (modrm)

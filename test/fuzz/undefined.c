@@ -1,0 +1,114 @@
+#include "undefined.h"
+
+#include <string.h>
+#include <Zydis/Zydis.h>
+
+#include "interp/interp.h"
+#include "isa/isa.h"
+#include "mmu/mmu.h"
+
+#define MAX_STEPS 20000
+#define INSN_MAX  15
+#define USED      (~0ull)
+
+/* As many bytes of an instruction as there are. */
+static unsigned read_code(struct cpu *c, gva_t at, uint8_t *bytes)
+{
+	unsigned have = 0;
+	uint32_t error;
+	gpa_t gpa;
+
+	for (; have < INSN_MAX; have++) {
+		const uint8_t *p = mmu_find(c, at + have, MMU_FETCH, c->mmu->mode, &gpa, &error);
+
+		if (!p)
+			break;
+		bytes[have] = *p;
+	}
+	return have;
+}
+
+/* A repeated instruction that overwrites itself may go on or not. */
+static bool overwritten(struct cpu *c, gva_t at, const uint8_t *before, unsigned len)
+{
+	uint8_t bytes[INSN_MAX];
+
+	return read_code(c, at, bytes) >= len && memcmp(bytes, before, len);
+}
+
+/* The instruction at RIP; false: none, or one that this does not look at. */
+static bool decode(struct cpu *c, uint8_t *bytes, ZydisDecodedInstruction *z,
+                   ZydisDecodedOperand *op)
+{
+	ZydisDecoder decoder;
+	unsigned have;
+
+	ZydisDecoderInit(&decoder,
+	                 c->mode == MODE_64 ? ZYDIS_MACHINE_MODE_LONG_64
+	                                    : ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
+	                 c->mode == MODE_64 ? ZYDIS_STACK_WIDTH_64 : ZYDIS_STACK_WIDTH_32);
+	have = read_code(c, c->rip, bytes);
+	return c->mode != MODE_16 &&
+	       ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, have, z, op));
+}
+
+/* Whether an instruction uses flags that are undefined, and which are after it. */
+static bool follow(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op, uint64_t *flags)
+{
+	enum isa_class class = isa_class(z, op);
+	const ZydisAccessedFlags *f = z->cpu_flags;
+
+	if (*flags &&
+	    (class == ISA_PUSHF || class == ISA_SYSCALL ||
+	     z->meta.category == ZYDIS_CATEGORY_INTERRUPT || z->mnemonic == ZYDIS_MNEMONIC_LAHF))
+		return true;
+	if (!f)
+		return false;
+	if (*flags & f->tested)
+		return true;
+	if (isa_flags(z, op).writes_all)
+		*flags = 0;
+	*flags |= f->undefined & RFLAGS_ARITH;
+	return false;
+}
+
+static uint64_t exceptions(const struct cpu *c)
+{
+	uint64_t sum = 0;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(c->stats.exceptions); n++)
+		sum += c->stats.exceptions[n];
+	return sum;
+}
+
+uint64_t undefined_flags(struct guest *g)
+{
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+	struct exit e = { .reason = EXIT_NONE };
+	ZydisDecodedInstruction z;
+	struct cpu *c = g->cpu;
+	uint8_t bytes[INSN_MAX];
+	uint64_t flags = 0;
+
+	interp_flush(c);
+	for (unsigned n = 0; n < MAX_STEPS; n++) {
+		uint64_t before = exceptions(c), was = flags;
+		gva_t at = c->rip;
+
+		if (!decode(c, bytes, &z, op))
+			z.length = 0;
+		if (z.length && follow(&z, op, &flags))
+			return USED;
+		interp_step(c, &e);
+		if (e.reason == EXIT_HLT || e.reason == EXIT_SHUTDOWN)
+			return flags;
+		if (z.length && overwritten(c, at, bytes, z.length))
+			return USED;
+		if (exceptions(c) == before)
+			continue;
+		if (was) /* they are on the stack now */
+			return USED;
+		flags = 0;
+	}
+	return USED;
+}
