@@ -116,6 +116,16 @@ static int parse_trace(void *opts, const struct option_row *row, const char *val
 	return parse_path(&((struct run_options *)opts)->vm.engine_options.trace, row, value);
 }
 
+static int parse_check(void *opts, const struct option_row *row, const char *value)
+{
+	if (strcmp(value, "interp")) {
+		log_error("%s %s: not one of interp", row->name, value);
+		return -EINVAL;
+	}
+	((struct run_options *)opts)->vm.engine_options.check = true;
+	return 0;
+}
+
 static int parse_perf_map(void *opts, const struct option_row *row, const char *value)
 {
 	((struct run_options *)opts)->vm.engine_options.perf_map = true;
@@ -222,6 +232,9 @@ static const struct option_row run_table[] = {
 	  "(default 64M)" },
 	{ "--trace", NULL, "FILE", parse_trace, "write the guest and host code of every block" },
 	{ "--perf-map", NULL, NULL, parse_perf_map, "name translated code for perf(1)" },
+	{ "--check", NULL, "ENGINE", parse_check,
+	  "compare every block of bt with interp, stop where\n"
+	  "they differ" },
 	{ "--serial", NULL, "WHERE", parse_serial,
 	  "the guest's serial port: stdio (default),\n"
 	  "file:PATH, unix:PATH, pty or none" },
@@ -238,6 +251,19 @@ static const struct option_row run_table[] = {
 	{ 0 },
 };
 
+static int check_check(const struct vm_config *vm)
+{
+	if (vm->engine != &engine_bt) {
+		log_error("--check interp: not with --engine %s, only with bt", vm->engine->name);
+		return -EINVAL;
+	}
+	if (vm->vcpus > 1) {
+		log_error("--check interp: not with --vcpus %u, only with 1", vm->vcpus);
+		return -EINVAL;
+	}
+	return 0;
+}
+
 int run_parse(struct run_options *opts, int argc, char **argv)
 {
 	*opts = (struct run_options){
@@ -250,7 +276,7 @@ int run_parse(struct run_options *opts, int argc, char **argv)
 		log_error("run: no --kernel given (--help lists the options)");
 		return -EINVAL;
 	}
-	return 0;
+	return opts->vm.engine_options.check ? check_check(&opts->vm) : 0;
 }
 
 void run_print_help(void)

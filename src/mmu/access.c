@@ -111,6 +111,12 @@ static void piece_read(struct cpu *c, const struct piece *p, uint8_t *buf)
 	}
 }
 
+static void note_writing(struct cpu *c, uint8_t *host, unsigned len)
+{
+	if (unlikely(c->mmu->writing))
+		c->mmu->writing(c, host, len);
+}
+
 /* A store into the code page in execution ends the block (interp/access.h says the same inline);
  * and who watches the page hears of it. */
 static void note_store(struct cpu *c, const uint8_t *host, unsigned len)
@@ -143,6 +149,7 @@ void mmu_report_stores(struct cpu *c)
 static void piece_write(struct cpu *c, const struct piece *p, const uint8_t *buf)
 {
 	if (p->host) {
+		note_writing(c, p->host, p->len);
 		memcpy(p->host, buf, p->len);
 		note_store(c, p->host, p->len);
 	} else if (device_size(p->len)) {
@@ -173,6 +180,7 @@ static void store(struct cpu *c, gva_t va, unsigned size, uint64_t value, unsign
 
 	if (translate(c, va, size, MMU_WRITE, mode, p) == 1) {
 		if (p[0].host) {
+			note_writing(c, p[0].host, size);
 			host_store(p[0].host, size, value);
 			note_store(c, p[0].host, size);
 		} else {
@@ -263,8 +271,10 @@ void *mmu_host(struct cpu *c, gva_t va, unsigned len, enum mmu_access access, un
 	check_canonical(c, va, len, seg);
 	host = tlb_lookup(c, wrap(c, va), access, c->mmu->mode, &gpa);
 	check_watch(c, va, len, access == MMU_WRITE);
-	if (host && access == MMU_WRITE)
+	if (host && access == MMU_WRITE) {
+		note_writing(c, host, len);
 		note_coming_store(c, host, len);
+	}
 	return host;
 }
 

@@ -57,6 +57,9 @@ struct mmu {
 	/* Told of every drop, unless NULL: one page of 4 KiB (in all spaces, globals too), all but
 	 * globals (the address space may be another one now), all that is not for fetching, all. */
 	void (*flushed)(struct cpu *c, enum mmu_flush what, gva_t va);
+	/* Told of every write before it is done, unless NULL: nothing is written by way of c->tlb
+	 * then. mmu_update_mode() has to be called after a change. */
+	void (*writing)(struct cpu *c, uint8_t *host, unsigned len);
 	unsigned mode;      /* MMU_* in force */
 	uint16_t next_asid; /* handed out upwards; all is flushed when they run out */
 	struct {

@@ -101,6 +101,8 @@ void mmu_set_cr3(struct cpu *c, uint64_t value)
 
 static bool needs_checks(const struct cpu *c)
 {
+	if (c->mmu->writing)
+		return true;
 	/* A data or I/O breakpoint armed, or alignment checks in force. */
 	for (unsigned n = 0; n < 4 && c->dr7 & 0xff; n++)
 		if ((c->dr7 >> (2 * n) & 3) && (c->dr7 >> (16 + 4 * n) & 3))

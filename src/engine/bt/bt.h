@@ -58,6 +58,7 @@ enum bt_reason {
 struct bt_stats {
 	uint64_t blocks, code_bytes, evictions, flushes, invalidated;
 	uint64_t links, jump_misses, lookups, fills, walks, fallbacks, kicks, unmerged, posts;
+	uint64_t checked, unchecked; /* blocks */
 	uint32_t fallback[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 };
 
@@ -74,6 +75,7 @@ struct bt_site;
 struct bt_cache;
 struct bt_xlat;
 struct bt_world;
+struct bt_check;
 
 /* The vCPU block: at GS:0 while translated code runs. */
 struct bt {
@@ -137,6 +139,7 @@ struct bt {
 		uint64_t epoch[BT_WORLD_MAX];
 	} doubt;                /* see world.c */
 	FILE *trace, *perf_map; /* or NULL */
+	struct bt_check *check; /* or NULL: see check.c */
 	struct bt_stats stats;
 };
 

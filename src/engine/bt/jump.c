@@ -70,7 +70,7 @@ unsigned bt_lookup(struct bt *b, uint64_t site_offset, gva_t target)
 	const uint8_t *host;
 	uint32_t key;
 
-	if (!site_offset || b->kicked || b->posted || b->cpu->cr4 & CR4_LA57)
+	if (!site_offset || b->kicked || b->posted || b->check || b->cpu->cr4 & CR4_LA57)
 		return FILL_LEAVE;
 	key = (s->block->key & ~(uint32_t)(BT_KEY_MMU | BT_KEY_KIND)) | s->mode;
 	host = fetch(b, target, s->mode);

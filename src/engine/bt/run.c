@@ -22,6 +22,7 @@
 #include <unistd.h>
 #include "cpu/flags.h"
 #include "engine/bt/cache.h"
+#include "engine/bt/check.h"
 #include "engine/bt/enter.h"
 #include "engine/bt/jump.h"
 #include "engine/bt/signal.h"
@@ -288,7 +289,7 @@ static struct bt_block *follow_link(struct bt *b)
 
 	set_rip(b, b->pc + x->off);
 	take_flags(b, x->slot ? BT_FLAGS_SLOT : BT_FLAGS_HOST, NULL);
-	return may_go_on(b) ? follow_exit(b, x) : NULL;
+	return !b->check && may_go_on(b) ? follow_exit(b, x) : NULL;
 }
 
 static struct bt_block *follow_jump(struct bt *b)
@@ -307,7 +308,7 @@ static struct bt_block *follow_jump(struct bt *b)
 		cpu_raise(c, EXC_GP, 0);
 	}
 	set_rip(b, b->r14);
-	if (!may_go_on(b) || !key_of(c, &key))
+	if (b->check || !may_go_on(b) || !key_of(c, &key))
 		return NULL;
 	k = find_block(b, key);
 	if (k)
@@ -388,6 +389,10 @@ static uint64_t follow_site(struct bt *b)
 		return cache_address(b, s->retry);
 	if (s->kind == SITE_ACCESS && s->group && key_of(b->cpu, &key)) {
 		b->stats.unmerged++;
+		if (b->check) {
+			check_split(b);
+			return 0;
+		}
 		return entry(b, find_block(b, key | BT_KEY_UNMERGED));
 	}
 	return interpret_site(b, s);
@@ -411,6 +416,16 @@ static void run_code(struct bt *b, uint64_t target)
 	b->want_vector = false;
 }
 
+struct bt_block *run_find_block(struct bt *b, uint32_t key)
+{
+	return find_block(b, key);
+}
+
+void run_block(struct bt *b, const struct bt_block *k)
+{
+	run_code(b, entry(b, k));
+}
+
 static bool turn(struct bt *b, struct exit *e)
 {
 	struct cpu *c = b->cpu;
@@ -425,6 +440,8 @@ static bool turn(struct bt *b, struct exit *e)
 	world_verify(b, true);
 	if (!may_go_on(b) || !key_of(c, &key))
 		return interp_turn(c, e, false);
+	if (b->check)
+		return check_turn(b, e, key);
 	k = find_block(b, key);
 	if (!k)
 		return interp_turn(c, e, true);
@@ -440,6 +457,13 @@ static void set_gs(struct bt *b)
 		syscall(SYS_arch_prctl, ARCH_SET_GS, b);
 }
 
+static bool caught(struct cpu *c)
+{
+	if (c->bt->check && !check_caught(c->bt, c->exit))
+		return false;
+	return interp_caught(c);
+}
+
 static void bt_run(struct cpu *c, struct exit *e)
 {
 	struct bt *b = c->bt;
@@ -448,7 +472,7 @@ static void bt_run(struct cpu *c, struct exit *e)
 	signal_enter_thread(b);
 	c->exit = e;
 	atomic_store(&b->epoch, b->epoch + 1);
-	if (!__builtin_setjmp(c->jmp) || interp_caught(c))
+	if (!__builtin_setjmp(c->jmp) || caught(c))
 		while (turn(c->bt, c->exit))
 			;
 	b = c->bt;
@@ -463,6 +487,7 @@ static void bt_destroy(struct cpu *c)
 
 	if (b) {
 		c->mmu->flushed = NULL;
+		check_free(b);
 		world_leave(b);
 		trace_close(b);
 		translate_free(b);
@@ -523,6 +548,8 @@ static int bt_create(struct cpu *c)
 	if (!rc)
 		rc = translate_new(b);
 	if (!rc)
+		rc = check_new(b);
+	if (!rc)
 		rc = world_join(b);
 	if (rc) {
 		bt_destroy(c);
@@ -574,9 +601,12 @@ static void bt_count(struct cpu *c, engine_count_fn fn, void *opaque)
 		{ "interpreted", s->fallbacks },
 		{ "kicks", s->kicks },
 		{ "code_writes", s->posts },
+		{ "checked_blocks", s->checked },
+		{ "unchecked_blocks", s->unchecked },
 	};
+	const unsigned nr = ARRAY_SIZE(rows) - (c->bt->check ? 0 : 2);
 
-	for (unsigned n = 0; n < ARRAY_SIZE(rows); n++)
+	for (unsigned n = 0; n < nr; n++)
 		fn(opaque, NULL, rows[n].name, rows[n].n);
 	for (unsigned n = 0; n <= ZYDIS_MNEMONIC_MAX_VALUE; n++)
 		if (s->fallback[n])

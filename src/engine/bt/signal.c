@@ -129,8 +129,8 @@ static bool leave_by_trap(ucontext_t *u)
 	return true;
 }
 
-/* Not of translated code: what was there before deals with it. Without a handler the instruction traps
- * again under the default action; what somebody sent has to be sent again. */
+/* Not of translated code: what was there before deals with it. Without a handler the instruction
+ * traps again under the default action; what somebody sent has to be sent again. */
 static void pass_on(int sig, const struct sigaction *before, siginfo_t *info, void *context)
 {
 	const struct sigaction none = { .sa_handler = SIG_DFL };

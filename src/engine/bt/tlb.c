@@ -129,7 +129,7 @@ static unsigned leave_group(struct bt *b, const struct bt_site *s)
 	const struct bt_block *from = s->block, *k;
 	uint32_t key = (from->key & ~(uint32_t)(BT_KEY_MMU | BT_KEY_KIND)) | s->mode;
 
-	if (s->flags != BT_FLAGS_SLOT || from->dead || b->posted)
+	if (s->flags != BT_FLAGS_SLOT || from->dead || b->posted || b->check)
 		return FILL_LEAVE;
 	k = cache_find(b, (const uint8_t *)((uintptr_t)from->host & PAGE_MASK) + s->off,
 	               key | BT_KEY_UNMERGED);

@@ -8,3 +8,4 @@ int trace_open(struct bt *b);
 void trace_close(struct bt *b);
 /* A block that has just been made. rip: linear address of its first instruction. */
 void trace_block(struct bt *b, const struct bt_block *k);
+void trace_print_block(FILE *f, struct bt *b, const struct bt_block *k, gva_t rip);
