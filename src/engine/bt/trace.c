@@ -76,13 +76,13 @@ void trace_print_block(FILE *f, struct bt *b, const struct bt_block *k, gva_t ri
 {
 	bool code32 = k->key & BT_KEY_32;
 
-	fprintf(f, "block %016" PRIx64 " %s%s%s, %u instructions, %u bytes of host code\n",
-	        rip, k->key & BT_KEY_CPL3 ? "user" : "kernel", code32 ? ", 32-bit" : "",
+	fprintf(f, "block %016" PRIx64 " %s%s%s, %u instructions, %u bytes of host code\n", rip,
+	        k->key & BT_KEY_CPL3 ? "user" : "kernel", code32 ? ", 32-bit" : "",
 	        k->key & BT_KEY_UNMERGED ? ", unmerged" : "", k->nr_insns, k->end - k->start);
-	disassemble(f, code32 ? ZYDIS_MACHINE_MODE_LEGACY_32 : ZYDIS_MACHINE_MODE_LONG_64,
-	            k->host, k->bytes, rip, "  ");
-	disassemble(f, ZYDIS_MACHINE_MODE_LONG_64, b->cache->exec + k->start,
-	            k->end - k->start, cache_address(b, k->start), "      ");
+	disassemble(f, code32 ? ZYDIS_MACHINE_MODE_LEGACY_32 : ZYDIS_MACHINE_MODE_LONG_64, k->host,
+	            k->bytes, rip, "  ");
+	disassemble(f, ZYDIS_MACHINE_MODE_LONG_64, b->cache->exec + k->start, k->end - k->start,
+	            cache_address(b, k->start), "      ");
 }
 
 void trace_block(struct bt *b, const struct bt_block *k)
