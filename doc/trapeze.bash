@@ -14,6 +14,7 @@ _trapeze() {
 	elif [ "${COMP_WORDS[1]}" = run ]; then
 		case $previous in
 		--engine) words="auto $("$command" engines 2>/dev/null | cut -d ' ' -f 1)" ;;
+		--check) words="interp" ;;
 		--serial) words="stdio file: unix: pty none" ;;
 		--decompress) words="host guest" ;;
 		--kernel | --initrd | --module | --stats | --trace) ;; # files

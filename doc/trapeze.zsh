@@ -32,6 +32,7 @@ _trapeze() {
 		'--code-cache[room for translated code]:size:(16M 64M 256M)' \
 		'--trace[write translated code]:file:_files' \
 		'--perf-map[name translated code for perf]' \
+		'--check[compare translated code with an engine]:engine:(interp)' \
 		'--serial[serial port]:where:_trapeze_serial' \
 		'*--module[a multiboot module]:file:_files' \
 		'--testdev[devices of pc-testdev]' \

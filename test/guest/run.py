@@ -146,7 +146,8 @@ GUESTS = {
 def trapeze_command(options, guest, image):
     return [options.trapeze, "run", "--kernel", image, "--timeout", str(TIMEOUT_S),
             "--vcpus", str(guest.get("vcpus", 1)), "--memory", f"{guest.get('memory', 128)}M",
-            "--engine", options.engine] + guest.get("trapeze", [])
+            "--engine", options.engine, *(["--check", "interp"] if options.check else []),
+            *guest.get("trapeze", [])]
 
 
 def qemu_command(guest, image):
@@ -233,6 +234,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trapeze", default="trapeze", help="the program under test")
     parser.add_argument("--engine", default="interp")
+    parser.add_argument("--check", action="store_true", help="in lockstep with the interpreter")
     parser.add_argument("--qemu", action="store_true", help="use QEMU instead")
     parser.add_argument("-v", "--verbose", action="store_true", help="print output in any case")
     parser.add_argument("image", nargs="+")
