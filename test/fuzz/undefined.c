@@ -28,12 +28,12 @@ static unsigned read_code(struct cpu *c, gva_t at, uint8_t *bytes)
 	return have;
 }
 
-/* A repeated instruction that overwrites itself may go on or not. */
+/* A repeated instruction that overwrites itself, or what maps it, may go on or not. */
 static bool overwritten(struct cpu *c, gva_t at, const uint8_t *before, unsigned len)
 {
 	uint8_t bytes[INSN_MAX];
 
-	return read_code(c, at, bytes) >= len && memcmp(bytes, before, len);
+	return read_code(c, at, bytes) < len || memcmp(bytes, before, len);
 }
 
 /* The instruction at RIP; false: none, or one that this does not look at. */

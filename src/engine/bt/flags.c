@@ -203,7 +203,7 @@ void flags_keep(struct bt_xlat *x, const struct guest_insn *g)
 
 void flags_done(struct bt_xlat *x, const struct guest_insn *g)
 {
-	if (!g->flags.writes)
+	if (!g->flags.writes || g->class == ISA_POPF) /* which leaves them in the slot */
 		return;
 	x->flags = BT_FLAGS_HOST;
 	x->recipe = recipe_of(g);
