@@ -41,6 +41,8 @@
 #define LOG_MAX   65536u
 #define PTE_A_D   0x60
 
+#define PLACES_SHOWN 16
+
 /* What has to be known of an instruction, and its decoded form. */
 struct step {
 	struct insn insn;
@@ -426,6 +428,7 @@ static bool same_flags(const struct bt_check *ch, const struct cpu *e, const str
 static bool same_memory(const struct bt_check *ch, FILE *f)
 {
 	bool same = true;
+	unsigned shown = 0;
 
 	for (unsigned n = 0; n < ch->nr_log; n++) {
 		const struct log_entry *l = &ch->log[n];
@@ -436,7 +439,7 @@ static bool same_memory(const struct bt_check *ch, FILE *f)
 		same = false;
 		while (ch->after[l->at + at] == l->host[at])
 			at++;
-		if (f) {
+		if (f && shown++ < PLACES_SHOWN) {
 			fprintf(f, "RAM page %" PRIx64 ", from %03x on, %u bytes",
 			        mem_page(ch->b->cpu->mem, l->host),
 			        (unsigned)((uintptr_t)(l->host + at) & ~PAGE_MASK), l->len - at);
