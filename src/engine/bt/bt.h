@@ -104,6 +104,7 @@ struct bt {
 	/* For C only. */
 	_Atomic uint32_t in_code; /* the thread is in translated code, or on its way to or from */
 	_Atomic int tid;
+	bool fsgsbase; /* the host's kernel lets us set GS by an instruction */
 	bool fpu_live; /* the guest's vector state is in the host's registers */
 	bool want_vector, want_sse, want_avx, want_x87,
 	        x87_live;  /* at the next entry: see enter_vector() */

@@ -16,7 +16,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -24,6 +23,7 @@
 #include "engine/bt/cache.h"
 #include "engine/bt/check.h"
 #include "engine/bt/enter.h"
+#include "engine/bt/host.h"
 #include "engine/bt/jump.h"
 #include "engine/bt/signal.h"
 #include "engine/bt/tlb.h"
@@ -36,8 +36,7 @@
 #include "mem/mem.h"
 
 #define CACHE_BYTES_MIN (2 * MiB) /* for a vCPU */
-#define HWCAP2_FSGSBASE BIT(1)
-#define SPACE_LAST      0xff0 /* shifted by 3, and 48 */
+#define SPACE_LAST      0xff0     /* shifted by 3, and 48 */
 
 /* ---- address spaces ---- */
 
@@ -451,7 +450,7 @@ static bool turn(struct bt *b, struct exit *e)
 
 static void set_gs(struct bt *b)
 {
-	if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)
+	if (b->fsgsbase)
 		asm volatile("wrgsbase %0" : : "r"(b));
 	else
 		syscall(SYS_arch_prctl, ARCH_SET_GS, b);
@@ -511,10 +510,7 @@ static size_t cache_bytes(const struct cpu *c)
 
 bool engine_bt_runs_here(void)
 {
-	uint32_t a, b, c, d;
-
-	asm("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(1), "c"(0));
-	return c & BIT(27); /* OSXSAVE */
+	return host_has_xsave();
 }
 
 static int bt_create(struct cpu *c)
@@ -537,6 +533,7 @@ static int bt_create(struct cpu *c)
 	b->cpu = c;
 	b->epoch = 1;
 	b->any_filled = true;
+	b->fsgsbase = host_has_fsgsbase();
 	pthread_mutex_init(&b->post_lock, NULL);
 	signal_install();
 	bt_tlb_clear(b);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "cpu/cpuid.h"
+#include "engine/bt/host.h"
 #include "engine/bt/light.h"
 #include "engine/bt/stubs.h"
 #include "engine/bt/trace.h"
@@ -812,14 +813,6 @@ static const struct {
 	{ ZYDIS_ISA_SET_CMPXCHG16B, 2, 13, 1 },
 };
 
-static bool host_keeps_operand_for_exceptions(void)
-{
-	uint32_t a, b, c, d;
-
-	asm("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(0));
-	return b & BIT(6);
-}
-
 int translate_new(struct bt *b)
 {
 	struct bt_xlat *x = calloc(1, sizeof(*x));
@@ -829,7 +822,7 @@ int translate_new(struct bt *b)
 		return -ENOMEM;
 	b->xlat = x;
 	x->b = b;
-	x->x87 = host_keeps_operand_for_exceptions();
+	x->x87 = host_keeps_x87_operand();
 	x->bmi2 = __builtin_cpu_supports("bmi2");
 	ZydisDecoderInit(&x->decoder64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	ZydisDecoderInit(&x->decoder32, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
