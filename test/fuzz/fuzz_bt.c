@@ -146,15 +146,14 @@ static bool segments_differ(bool report, const struct cpu *a, const struct cpu *
 	return found;
 }
 
-/* XMM, and the upper halves: the state that is as after reset need not be in the area. */
+/* XMM, then the upper halves. */
 static uint64_t vector_word(const struct cpu *c, unsigned n)
 {
 	unsigned at = n < 32 ? FPU_XMM + n * 8 : FPU_YMMH + (n - 32) * 8;
-	uint64_t v, in_use;
+	uint64_t v;
 
-	memcpy(&in_use, c->fpu.area + 512, sizeof(in_use));
 	memcpy(&v, c->fpu.area + at, sizeof(v));
-	return in_use & (n < 32 ? XCR0_SSE : XCR0_AVX) ? v : 0;
+	return v;
 }
 
 static bool registers_differ(bool report, const struct cpu *a, const struct cpu *b, uint64_t flags)
@@ -220,13 +219,10 @@ struct input {
 /* XMM registers that are not all the same. */
 static void set_vectors(struct cpu *c, uint64_t value)
 {
-	uint64_t in_use = XCR0_SSE;
-
 	for (unsigned n = 0; n < 32; n++) {
 		value = value * 6364136223846793005ull + 1442695040888963407ull;
 		memcpy(c->fpu.area + FPU_XMM + n * 8, &value, sizeof(value));
 	}
-	memcpy(c->fpu.area + 512, &in_use, sizeof(in_use));
 }
 
 static void load_input(struct guest *g, const struct input *in)

@@ -100,10 +100,10 @@ uint64_t undefined_flags(struct guest *g)
 		if (z.length && follow(&z, op, &flags))
 			return USED;
 		interp_step(c, &e);
-		if (e.reason == EXIT_HLT || e.reason == EXIT_SHUTDOWN)
-			return flags;
 		if (z.length && overwritten(c, at, bytes, z.length))
 			return USED;
+		if (e.reason == EXIT_HLT || e.reason == EXIT_SHUTDOWN)
+			return was | flags;
 		if (exceptions(c) == before)
 			continue;
 		if (was) /* they are on the stack now */
