@@ -81,7 +81,7 @@ static uint64_t exceptions(const struct cpu *c)
 	return sum;
 }
 
-uint64_t undefined_flags(struct guest *g)
+static uint64_t step_to_end(struct guest *g)
 {
 	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
 	struct exit e = { .reason = EXIT_NONE };
@@ -100,10 +100,10 @@ uint64_t undefined_flags(struct guest *g)
 		if (z.length && follow(&z, op, &flags))
 			return USED;
 		interp_step(c, &e);
-		if (e.reason == EXIT_HLT || e.reason == EXIT_SHUTDOWN)
-			return flags;
 		if (z.length && overwritten(c, at, bytes, z.length))
 			return USED;
+		if (e.reason == EXIT_HLT || e.reason == EXIT_SHUTDOWN)
+			return was | flags;
 		if (exceptions(c) == before)
 			continue;
 		if (was) /* they are on the stack now */
@@ -111,4 +111,19 @@ uint64_t undefined_flags(struct guest *g)
 		flags = 0;
 	}
 	return USED;
+}
+
+/* What is in the tables but not in a TLB, or the other way round, is nobody's to say. */
+uint64_t undefined_flags(struct guest *g)
+{
+	static uint8_t before[SYSTEM_SIZE - PML5_PA];
+	const uint8_t *tables = mem_host(g->mem, PML5_PA, sizeof(before), true);
+	uint64_t flags;
+
+	memcpy(before, tables, sizeof(before));
+	flags = step_to_end(g);
+	for (unsigned n = 0; n < sizeof(before); n++)
+		if ((before[n] ^ tables[n]) & (n % 4 ? 0xff : 0x9f)) /* accessed, dirty */
+			return USED;
+	return flags;
 }

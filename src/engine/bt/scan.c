@@ -176,11 +176,11 @@ static bool is_rare(const struct bt_xlat *x, const struct guest_insn *g, bool co
 		return g->z.operand_width < 32 || g->mem.seg != NO_REG ||
 		       g->mem.asize * 8 != natural;
 	case ISA_X87:
-		return !x->x87 || !x->offers[g->z.meta.isa_set];
+		return !x->x87 || !x->vectors[g->z.meta.isa_set];
 	case ISA_FLDCW:
 		return !x->x87;
 	case ISA_VECTOR:
-		return !x->offers[g->z.meta.isa_set];
+		return !x->vectors[g->z.meta.isa_set];
 	case ISA_PLAIN:
 	case ISA_DIVIDE:
 		return !x->offers[g->z.meta.isa_set] || !rewrite_possible(g);

@@ -828,6 +828,7 @@ int translate_new(struct bt *b)
 	ZydisDecoderInit(&x->decoder32, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
 	memset(x->offers, true, sizeof(x->offers));
 	native_list_offers(b->cpu, x->offers);
+	native_list_offers(b->cpu, x->vectors);
 	for (unsigned n = 0; n < ARRAY_SIZE(extensions); n++) {
 		cpuid_query(b->cpu, extensions[n].leaf, 0, regs);
 		x->offers[extensions[n].set] = regs[extensions[n].reg] >> extensions[n].bit & 1;

@@ -101,8 +101,9 @@ struct bt_xlat {
 	struct bt_window window[XLAT_EXITS];
 	struct pending pending[XLAT_PENDING];
 	ZydisDecoder decoder64, decoder32;
-	bool offers[ZYDIS_ISA_SET_MAX_VALUE + 1];
-	uint8_t copy[PAGE_SIZE + 16]; /* the bytes of the block as they were read */
+	bool offers[ZYDIS_ISA_SET_MAX_VALUE + 1]; /* of general instructions: unless known not to */
+	bool vectors[ZYDIS_ISA_SET_MAX_VALUE + 1]; /* and x87: only what is known */
+	uint8_t copy[PAGE_SIZE + 16];              /* the bytes of the block as they were read */
 };
 
 /* scan.c: fills insn[] from the bytes at host (avail of them), which lie at off in their page. */
