@@ -810,7 +810,7 @@ static const struct {
 	{ ZYDIS_ISA_SET_BMI1, 1, 3, 7 },           { ZYDIS_ISA_SET_BMI2, 1, 8, 7 },
 	{ ZYDIS_ISA_SET_ADOX_ADCX, 1, 19, 7 },     { ZYDIS_ISA_SET_MOVBE, 2, 22, 1 },
 	{ ZYDIS_ISA_SET_LZCNT, 2, 5, 0x80000001 }, { ZYDIS_ISA_SET_SSE42, 2, 20, 1 },
-	{ ZYDIS_ISA_SET_CMPXCHG16B, 2, 13, 1 },
+	{ ZYDIS_ISA_SET_CMPXCHG16B, 2, 13, 1 },    { ZYDIS_ISA_SET_POPCNT, 2, 23, 1 },
 };
 
 int translate_new(struct bt *b)
