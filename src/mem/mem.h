@@ -36,7 +36,7 @@ struct mem_bank {
  * cached for, or MEM_GRANTED_MANY; and MEM_PASSING when a store may be under way that was allowed
  * once.
  */
-#define MEM_GRANTED_BITS 10
+#define MEM_GRANTED_BITS 12
 #define MEM_GRANTED_MANY 0x7fffu
 #define MEM_PASSING      0x8000u
 struct mem_watch_ops {

@@ -14,7 +14,7 @@
 
 #include "cpu/cpu.h"
 
-#define TLB_BITS    10
+#define TLB_BITS    12
 #define TLB_ENTRIES (1u << TLB_BITS)
 #define TLB_NEVER   0x4000000000000fffull /* not canonical, and no ASID is 0xfff */
 

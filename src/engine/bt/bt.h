@@ -21,10 +21,10 @@
 #include "interp/insn.h"
 #include "mmu/mmu.h"
 
-#define BT_TLB_BITS    10
+#define BT_TLB_BITS    12
 #define BT_TLB_ENTRIES (1u << BT_TLB_BITS)
 #define BT_JC_ENTRIES  4096u
-#define BT_JOURNAL     512
+#define BT_JOURNAL     2048
 #define BT_POSTS       64
 #define BT_WORLD_MAX   64
 
