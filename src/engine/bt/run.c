@@ -87,6 +87,7 @@ static void forget_all(struct bt *b)
 {
 	memset(b->asid_space, 0, sizeof(b->asid_space));
 	memset(b->code_pages, 0, sizeof(b->code_pages));
+	b->kernel_low = false;
 	forget_kernel(b);
 }
 
