@@ -4,7 +4,7 @@
  *
  *     lea  r14, [operand]
  *     rorx r15d, r14d, 8
- *     and  r15d, 0x3ff0             ; byte offset of the entry
+ *     and  r15d, 0xfff0             ; byte offset of the entry
  *     xor  r14, gs:[r15 + tags]     ; the offset in the page on a hit, else large
  *     cmp  r14, 4096 - size         ; one compare for a miss and for an access across pages
  *     ja   miss
