@@ -52,12 +52,11 @@ enum bt_reason {
 	BT_LINK,     /* r15: offset of a struct bt_exit */
 	BT_INDIRECT, /* r14: target address */
 	BT_SITE,     /* r15: offset of a struct bt_site, whose instruction the interpreter does */
-	BT_STALE,    /* r15: offset of a struct bt_site: the start of a block that is gone */
 };
 
 struct bt_stats {
 	uint64_t blocks, code_bytes, evictions, flushes, invalidated;
-	uint64_t links, jump_misses, lookups, fills, walks, fallbacks, kicks, unmerged, posts;
+	uint64_t links, jump_misses, lookups, fills, fallbacks, kicks, unmerged, posts;
 	uint64_t checked, unchecked; /* blocks */
 	uint32_t fallback[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 };

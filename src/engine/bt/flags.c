@@ -130,13 +130,8 @@ static int recipe_register(const ZydisDecodedOperand *op)
 	if (op->type != ZYDIS_OPERAND_TYPE_REGISTER ||
 	    (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH))
 		return -1;
-	if (r >= ZYDIS_REGISTER_SPL && r <= ZYDIS_REGISTER_DIL)
-		n = 4 + (r - ZYDIS_REGISTER_SPL);
-	else if (r >= ZYDIS_REGISTER_R8B && r <= ZYDIS_REGISTER_R15B)
-		n = 8 + (r - ZYDIS_REGISTER_R8B);
-	else
-		n = ZydisRegisterGetId(r);
-	return bt_host_reg[n] == NO_HOST ? -1 : n;
+	n = scan_gpr(r);
+	return n < 0 || bt_host_reg[n] == NO_HOST ? -1 : n;
 }
 
 static struct bt_recipe recipe_of(const struct guest_insn *g)

@@ -30,18 +30,6 @@ static bool is_high_byte(ZydisRegister r)
 	return r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH;
 }
 
-static int gpr_number(ZydisRegister r)
-{
-	ZydisRegisterClass k = ZydisRegisterGetClass(r);
-
-	if (r >= ZYDIS_REGISTER_SPL && r <= ZYDIS_REGISTER_DIL)
-		return 4 + (r - ZYDIS_REGISTER_SPL);
-	if (r >= ZYDIS_REGISTER_R8B && r <= ZYDIS_REGISTER_R15B)
-		return 8 + (r - ZYDIS_REGISTER_R8B);
-	return k >= ZYDIS_REGCLASS_GPR8 && k <= ZYDIS_REGCLASS_GPR64 ? ZydisRegisterGetId(r)
-	                                                             : NO_REG;
-}
-
 /* AH to BH can be named only without a REX prefix: neither a scratch register nor R8 to R15 beside
  * them. */
 bool rewrite_possible(const struct guest_insn *g)
@@ -58,7 +46,7 @@ bool rewrite_possible(const struct guest_insn *g)
 			high = true;
 			continue;
 		}
-		reg = gpr_number(op->reg.value);
+		reg = scan_gpr(op->reg.value);
 		other = other ||
 		        (reg >= 0 && (bt_host_reg[reg] == NO_HOST || bt_host_reg[reg] >= 8 ||
 		                      (op->size == 8 && reg >= 4)));
@@ -71,18 +59,6 @@ static void put_immediates(struct emit *e, const struct guest_insn *g)
 	for (unsigned n = 0; n < 2; n++)
 		if (g->z.raw.imm[n].size)
 			emit_bytes(e, g->bytes + g->z.raw.imm[n].offset, g->z.raw.imm[n].size / 8);
-}
-
-/* A byte register 4 to 7 means SPL to DIL with REX and AH to BH without. */
-static bool needs_rex(const struct guest_insn *g, bool code64)
-{
-	if (g->z.attributes & ZYDIS_ATTRIB_HAS_REX)
-		return true;
-	for (unsigned n = 0; n < g->z.operand_count_visible; n++)
-		if (is_high_byte(g->op[n].reg.value) &&
-		    g->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER)
-			return false;
-	return false;
 }
 
 /* With one vCPU nobody else does read-modify-write on guest memory, and a host's LOCK costs what a
@@ -143,7 +119,8 @@ static void put_legacy(struct bt_xlat *x, const struct guest_insn *g, const stru
 		rex |= (f->reg & 8) >> 1 | (f->home ? 0 : f->rm >> 3);
 	else if (opcode_reg)
 		rex |= f->rm >> 3;
-	if (rex != 0x40 || needs_rex(g, true))
+	/* With REX, byte registers 4 to 7 are SPL to DIL; without, AH to BH. */
+	if (rex != 0x40 || g->z.attributes & ZYDIS_ATTRIB_HAS_REX)
 		emit8(e, rex);
 	if (g->z.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
 		emit8(e, 0x0f);
@@ -210,7 +187,7 @@ static unsigned free_temp(struct bt_xlat *x, uint32_t *busy)
 static unsigned place_register(struct bt_xlat *x, const struct guest_insn *g,
                                const ZydisDecodedOperand *op, struct temp t[3], uint32_t *busy)
 {
-	int reg = gpr_number(op->reg.value);
+	int reg = scan_gpr(op->reg.value);
 	bool write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 	bool whole = op->size >= 32 &&
 	             (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) == ZYDIS_OPERAND_ACTION_WRITE;
@@ -238,7 +215,7 @@ static bool is_read(const struct guest_insn *g, int reg)
 {
 	for (unsigned n = 0; n < g->z.operand_count; n++)
 		if (g->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-		    gpr_number(g->op[n].reg.value) == reg &&
+		    scan_gpr(g->op[n].reg.value) == reg &&
 		    (g->op[n].actions & ZYDIS_OPERAND_ACTION_MASK_READ ||
 		     (g->op[n].actions & ZYDIS_OPERAND_ACTION_CONDWRITE)))
 			return true;
@@ -264,7 +241,7 @@ void rewrite_insn(struct bt_xlat *x, const struct guest_insn *g, const struct re
 
 		if (op.type != ZYDIS_OPERAND_TYPE_REGISTER)
 			continue;
-		reg = gpr_number(op.reg.value);
+		reg = scan_gpr(op.reg.value);
 		if (reg >= 0 && bt_host_reg[reg] == NO_HOST && is_read(g, reg))
 			op.actions |= ZYDIS_OPERAND_ACTION_READ;
 		if (reg >= 0 && bt_host_reg[reg] == NO_HOST && home_possible(g, &op)) {

@@ -6,8 +6,7 @@
 #include <string.h>
 #include "engine/bt/xlat.h"
 
-/* Number of a general register of any width, or NO_REG; AH to BH count as RAX to RBX. */
-static int gpr_of(ZydisRegister r)
+int scan_gpr(ZydisRegister r)
 {
 	ZydisRegisterClass k = ZydisRegisterGetClass(r);
 
@@ -36,8 +35,8 @@ static void scan_memory(struct guest_insn *g, const ZydisDecodedOperand *op, boo
 
 	*o = (struct operand){
 		.present = true,
-		.base = pc ? REG_PC : (int8_t)gpr_of(op->mem.base),
-		.index = (int8_t)gpr_of(op->mem.index),
+		.base = pc ? REG_PC : (int8_t)scan_gpr(op->mem.base),
+		.index = (int8_t)scan_gpr(op->mem.index),
 		.scale = op->mem.scale ? (uint8_t)__builtin_ctz(op->mem.scale) : 0,
 		.asize = g->z.address_width / 8,
 		.seg = NO_REG,
@@ -65,7 +64,7 @@ static void scan_operands(struct guest_insn *g, bool code64)
 			scan_memory(g, op, code64);
 		if (op->type == ZYDIS_OPERAND_TYPE_REGISTER &&
 		    op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) {
-			int reg = gpr_of(op->reg.value);
+			int reg = scan_gpr(op->reg.value);
 
 			if (reg >= 0)
 				g->writes |= 1u << reg;
@@ -257,7 +256,7 @@ void scan_block(struct bt_xlat *x, const uint8_t *bytes, unsigned avail, unsigne
 static bool is_register(const ZydisDecodedOperand *op, int reg, unsigned bits)
 {
 	return op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->size == bits &&
-	       gpr_of(op->reg.value) == reg;
+	       scan_gpr(op->reg.value) == reg;
 }
 
 bool scan_step(const struct guest_insn *g, int reg, int64_t *step)

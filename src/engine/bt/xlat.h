@@ -108,6 +108,8 @@ struct bt_xlat {
 
 /* scan.c: fills insn[] from the bytes at host (avail of them), which lie at off in their page. */
 void scan_block(struct bt_xlat *x, const uint8_t *bytes, unsigned avail, unsigned off);
+/* Number of a general register of any width, or NO_REG; AH to BH count as RAX to RBX. */
+int scan_gpr(ZydisRegister r);
 /* Value added to guest register reg by an instruction; false when it is not a constant. */
 bool scan_step(const struct guest_insn *g, int reg, int64_t *step);
 
@@ -141,6 +143,9 @@ void rewrite_insn(struct bt_xlat *x, const struct guest_insn *g, const struct re
 /* Guest register into a host register that can be read; loads into temp those that live in memory.
  */
 unsigned rewrite_read(struct bt_xlat *x, int reg, unsigned temp);
+
+/* insn.c: host code for an instruction. */
+void insn_translate(struct bt_xlat *x, const struct guest_insn *g);
 
 /* flow.c */
 void flow_exit(struct bt_xlat *x, int64_t target, int cc); /* cc < 0: always */
