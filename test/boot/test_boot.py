@@ -125,3 +125,18 @@ def test_kernel_panic_is_a_reboot(start):
               "console=ttyS0 panic=-1", "--exit-on-reboot", "--timeout", str(BOOT_SECONDS))
     assert m.wait(BOOT_SECONDS + 10) == 3, m.output[-3000:]
     assert b"Kernel panic" in m.output
+
+
+def test_small_code_cache(start, tmp_path):
+    """The cache is emptied in part again and again, and nobody runs what is gone."""
+    stats = tmp_path / "stats"
+    m = start("--kernel", image(KERNELS["6.1-cloud"]), "--initrd", image("initramfs"),
+              "--append", "console=ttyS0 quiet trapeze.batch", "--vcpus", "2", "--code-cache", "1M",
+              "--timeout", str(BOOT_SECONDS), "--stats", str(stats))
+    status = m.wait(BOOT_SECONDS + 10)
+    output = m.output.decode(errors="replace")
+    assert status == 0, output[-3000:] + m.errors()
+    assert re.search(r"self-check: \d+ passed, 0 failed", output), output[-3000:]
+    used = json.loads(stats.read_text())
+    if used["engine"] == "bt":
+        assert used["engine_counters"]["cache_evictions"] > 0
