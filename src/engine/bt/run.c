@@ -368,6 +368,7 @@ static uint64_t interpret_site(struct bt *b, const struct bt_site *s)
 	b->pc = (next - s->len) & PAGE_MASK;
 	if (!enter_for(b, s->block))
 		return 0;
+	b->x87_page = b->pc; /* the block's own note of it may be behind */
 	return cache_address(b, s->resume);
 }
 
