@@ -220,6 +220,7 @@ static void disconnect(struct bt_cache *c, struct bt_exit *x)
 	if (x->guard) {
 		patch32(c, x->guard, 0);
 		aim(c, x->miss, x->stub);
+		aim(c, x->patch, x->moved);
 	} else {
 		aim(c, x->patch, x->stub);
 	}

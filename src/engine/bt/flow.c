@@ -233,7 +233,9 @@ void flow_finish_exits(struct bt_xlat *x)
 			continue;
 		exit = &k->exit[p->exit];
 		emit_here(&x->e, p->jump);
-		if (!exit->stub)
+		if (exit->guard)
+			exit->moved = emit_offset(&x->e);
+		else
 			exit->stub = emit_offset(&x->e);
 		emit_mov_imm32(&x->e, R15, cache_meta_offset(x->b, exit));
 		emit_jmp(&x->e, x->b->cache->stub_link);
