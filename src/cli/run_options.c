@@ -166,6 +166,12 @@ static int parse_testdev(void *opts, const struct option_row *row, const char *v
 	return 0;
 }
 
+static int parse_rng(void *opts, const struct option_row *row, const char *value)
+{
+	((struct run_options *)opts)->vm.rng = true;
+	return 0;
+}
+
 static int parse_decompress(void *opts, const struct option_row *row, const char *value)
 {
 	bool guest = !strcmp(value, "guest");
@@ -238,6 +244,7 @@ static const struct option_row run_table[] = {
 	{ "--serial", NULL, "WHERE", parse_serial,
 	  "the guest's serial port: stdio (default),\n"
 	  "file:PATH, unix:PATH, pty or none" },
+	{ "--rng", NULL, NULL, parse_rng, "add a source of random numbers (virtio-rng)" },
 	{ "--module", NULL, "'FILE ARGS'", parse_module, "a multiboot module; may be given again" },
 	{ "--testdev", NULL, NULL, parse_testdev, "add the devices of QEMU's pc-testdev" },
 	{ "--decompress", NULL, "WHO", parse_decompress,

@@ -92,6 +92,11 @@ struct board {
 int board_new(struct board **out, const struct board_config *config, char *err, size_t errlen);
 /* Only when no vCPU runs; until it returns, timers may still raise attention. Safe on NULL. */
 void board_free(struct board *b);
+/* After the last PCI function was plugged in: they get their addresses. 0 or -ENOSPC. */
+int board_plugged(struct board *b);
+/* Devices stop their work in guest memory, which a reset has to follow. Only while no vCPU runs,
+ * and without bus.lock. */
+void board_stop(struct board *b);
 /* The reset pin of every chip. Only while no vCPU runs; takes bus.lock. */
 void board_reset(struct board *b);
 

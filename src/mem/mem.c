@@ -291,14 +291,13 @@ int mem_read(const struct mem *m, gpa_t gpa, void *buf, uint64_t len)
 	return 0;
 }
 
-/* mem_wrote() for any length. */
-static void report_write(const struct mem *m, const uint8_t *host, uint64_t len)
+void mem_wrote_range(struct mem *m, const uint8_t *host, uint64_t len)
 {
 	while (m->code && len) {
 		uint64_t run = PAGE_SIZE - ((uintptr_t)host & ~PAGE_MASK);
 
 		run = run < len ? run : len;
-		mem_wrote((struct mem *)m, host, (unsigned)run);
+		mem_wrote(m, host, (unsigned)run);
 		host += run;
 		len -= run;
 	}
@@ -317,7 +316,7 @@ int mem_write(const struct mem *m, gpa_t gpa, const void *buf, uint64_t len)
 
 		if (!b->readonly) {
 			memcpy(b->host + off, p, run);
-			report_write(m, b->host + off, run);
+			mem_wrote_range((struct mem *)m, b->host + off, run);
 		}
 		p += run;
 		gpa += run;

@@ -144,3 +144,5 @@ static inline void mem_wrote(struct mem *m, const void *host, unsigned len)
 	if (unlikely(granules))
 		mem_wrote_code(m, page, granules);
 }
+/* The same for any length within a bank. */
+void mem_wrote_range(struct mem *m, const uint8_t *host, uint64_t len);

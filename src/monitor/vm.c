@@ -168,7 +168,8 @@ static int make_board(struct vm *vm, char *err, size_t errlen)
 		return rc;
 	vm->serial.uart = &vm->board->uart;
 	vm->serial.console = vm->config.console;
-	return grant_ram(vm, err, errlen);
+	rc = grant_ram(vm, err, errlen);
+	return rc ? rc : plug_devices(vm, err, errlen);
 }
 
 static int make_vcpus(struct vm *vm, char *err, size_t errlen)
@@ -296,8 +297,10 @@ void vm_stop(struct vm *vm)
 static int restart(struct vm *vm)
 {
 	char err[sizeof(vm->group.reason)];
-	int rc = fail(mem_clear(vm->mem), "memory", err, sizeof(err));
+	int rc;
 
+	board_stop(vm->board); /* before its memory is anybody else's */
+	rc = fail(mem_clear(vm->mem), "memory", err, sizeof(err));
 	if (!rc) {
 		board_reset(vm->board);
 		rc = load(vm, err, sizeof(err));

@@ -62,6 +62,7 @@ struct vm_config {
 	bool exit_on_reboot;        /* else a reset restarts the machine within vm_wait() */
 	bool reset_on_triple_fault; /* treat shutdown as a reset request instead of a crash */
 	bool testdev;               /* add the devices of QEMU's pc-testdev */
+	bool rng;                   /* a source of entropy */
 	struct vm_console console;
 };
 

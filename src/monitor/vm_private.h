@@ -25,3 +25,6 @@ struct vm {
 	uint64_t start_ns, end_ns;
 	uint64_t reboots;
 };
+
+/* Plugs in what the configuration asks for. 0 or -errno with a line in err. */
+int plug_devices(struct vm *vm, char *err, size_t errlen);
