@@ -172,6 +172,18 @@ static int parse_rng(void *opts, const struct option_row *row, const char *value
 	return 0;
 }
 
+static int parse_net(void *opts, const struct option_row *row, const char *value)
+{
+	struct vm_config *vm = &((struct run_options *)opts)->vm;
+
+	if (vm->nr_nets == VM_MAX_NETS) {
+		log_error("%s %s: more than %d network cards", row->name, value, VM_MAX_NETS);
+		return -EINVAL;
+	}
+	vm->net[vm->nr_nets++] = value;
+	return 0;
+}
+
 static int parse_decompress(void *opts, const struct option_row *row, const char *value)
 {
 	bool guest = !strcmp(value, "guest");
@@ -245,6 +257,10 @@ static const struct option_row run_table[] = {
 	  "the guest's serial port: stdio (default),\n"
 	  "file:PATH, unix:PATH, pty or none" },
 	{ "--rng", NULL, NULL, parse_rng, "add a source of random numbers (virtio-rng)" },
+	{ "--net", NULL, "KIND[,KEY=VALUE]", parse_net,
+	  "add a network card: user (NAT, needs no rights), tap,\n"
+	  "or link (a cable to another machine); the manual has\n"
+	  "the keys; may be given again" },
 	{ "--module", NULL, "'FILE ARGS'", parse_module, "a multiboot module; may be given again" },
 	{ "--testdev", NULL, NULL, parse_testdev, "add the devices of QEMU's pc-testdev" },
 	{ "--decompress", NULL, "WHO", parse_decompress,

@@ -16,6 +16,7 @@
 
 #define VM_MAX_VCPUS    16
 #define VM_MAX_MODULES  16
+#define VM_MAX_NETS     8
 #define VM_REPORT_BYTES (256 * KiB) /* enough for any vm_report() */
 
 struct vm;
@@ -58,11 +59,13 @@ struct vm_config {
 	unsigned vcpus;  /* 1..VM_MAX_VCPUS */
 	const struct engine_ops *engine;
 	struct engine_options engine_options;
-	bool guest_decompresses;    /* a bzImage's own decompressor runs instead of ours */
-	bool exit_on_reboot;        /* else a reset restarts the machine within vm_wait() */
-	bool reset_on_triple_fault; /* treat shutdown as a reset request instead of a crash */
-	bool testdev;               /* add the devices of QEMU's pc-testdev */
-	bool rng;                   /* a source of entropy */
+	bool guest_decompresses;      /* a bzImage's own decompressor runs instead of ours */
+	bool exit_on_reboot;          /* else a reset restarts the machine within vm_wait() */
+	bool reset_on_triple_fault;   /* treat shutdown as a reset request instead of a crash */
+	bool testdev;                 /* add the devices of QEMU's pc-testdev */
+	bool rng;                     /* a source of entropy */
+	const char *net[VM_MAX_NETS]; /* as --net has it */
+	unsigned nr_nets;
 	struct vm_console console;
 };
 

@@ -81,7 +81,9 @@ static bool deliver_final(void *opaque, uint8_t *buf, size_t len)
 
 static unsigned takes_for(uint8_t gso_type)
 {
-	return (gso_type & ~NET_GSO_ECN) == NET_GSO_TCPV4 ? NET_TAKES_TSO4 : NET_TAKES_TSO6;
+	unsigned ecn = gso_type & NET_GSO_ECN ? NET_TAKES_ECN : 0;
+
+	return ecn | ((gso_type & ~NET_GSO_ECN) == NET_GSO_TCPV4 ? NET_TAKES_TSO4 : NET_TAKES_TSO6);
 }
 
 void net_deliver(struct net *n, const uint8_t *buf, size_t len)
@@ -95,7 +97,7 @@ void net_deliver(struct net *n, const uint8_t *buf, size_t len)
 	}
 	pcap_write(n->pcap, clock_utc_ns(), buf + NET_HEADER, len - NET_HEADER);
 	memcpy(&h, buf, sizeof(h));
-	if (h.gso_type != NET_GSO_NONE && !(takes & takes_for(h.gso_type))) {
+	if (h.gso_type != NET_GSO_NONE && takes_for(h.gso_type) & ~takes) {
 		offload_segment(buf, len, n->cut, deliver_final, n);
 		return;
 	}

@@ -29,6 +29,7 @@
 #define NET_TAKES_CHECKSUM BIT(0) /* checksums that are still to be made, or known to be right */
 #define NET_TAKES_TSO4     BIT(1) /* TCP segments longer than the MTU */
 #define NET_TAKES_TSO6     BIT(2)
+#define NET_TAKES_ECN      BIT(3) /* such segments with congestion marks */
 
 struct net;
 

@@ -69,9 +69,11 @@ static void tap_offloads(struct net *n, unsigned takes)
 	if (takes & NET_TAKES_CHECKSUM)
 		bits |= TUN_F_CSUM;
 	if (takes & NET_TAKES_TSO4)
-		bits |= TUN_F_TSO4 | TUN_F_TSO_ECN;
+		bits |= TUN_F_TSO4;
 	if (takes & NET_TAKES_TSO6)
-		bits |= TUN_F_TSO6 | TUN_F_TSO_ECN;
+		bits |= TUN_F_TSO6;
+	if (takes & NET_TAKES_ECN)
+		bits |= TUN_F_TSO_ECN;
 	/* What cannot be set stays with net_deliver(). */
 	(void)ioctl(t->fd, TUNSETOFFLOAD, bits);
 }
