@@ -126,6 +126,7 @@ int main(int argc, char **argv)
 	uint64_t begin = clock_ns();
 	bool ok = true;
 
+	setlinebuf(stdout); /* a run that is cut off has said what it found */
 	parse(&o, argc, argv);
 	if (oracle_native_new(&native) ||
 	    (o.self ? oracle_native_new(&engine) : oracle_engine_new(&engine, o.engine)))

@@ -194,6 +194,78 @@ void flags_keep(struct bt_xlat *x, const struct guest_insn *g)
 	if (x->flags == BT_FLAGS_RECIPE)
 		flags_host(x);
 	x->recipe.op = RECIPE_NONE;
+	x->packed = false;
+}
+
+static uint16_t made_of(const struct bt_recipe *r)
+{
+	return (uint16_t)(BIT(r->a) | (r->b == 255 ? 0 : BIT(r->b)));
+}
+
+static bool pack(struct bt_xlat *x, const struct bt_recipe *r)
+{
+	uint32_t slot;
+
+	if (!bt_pack_recipe(r, &slot))
+		return false;
+	EMIT(&x->e, 0xc7, 0x44, 0x24, 0xf8); /* mov dword [rsp - 8], */
+	emit32(&x->e, slot);
+	return true;
+}
+
+/* Ahead of the instruction, for the host runs a comparison and the jump behind it as one. Nothing
+ * looks at the slot between. */
+void flags_announce(struct bt_xlat *x, const struct guest_insn *g)
+{
+	const struct guest_insn *next = g + 1;
+	struct bt_recipe r;
+
+	x->announced = false;
+	if (x->at + 1 >= x->nr || next->class != ISA_JCC || !xlat_same_page(next->target))
+		return;
+	r = recipe_of(g);
+	x->announced = pack(x, &r);
+}
+
+uint16_t flags_pack(struct bt_xlat *x)
+{
+	if (x->flags != BT_FLAGS_HOST || x->recipe.op == RECIPE_NONE)
+		return 0;
+	x->packed = x->packed || pack(x, &x->recipe);
+	return x->packed ? made_of(&x->recipe) : 0;
+}
+
+/* Translated without a look at the flags of before. */
+static bool ignores_flags(const struct guest_insn *g)
+{
+	switch (g->class) {
+	case ISA_PLAIN:
+	case ISA_DIVIDE:
+	case ISA_VECTOR:
+	case ISA_NOTHING:
+	case ISA_LEA:
+	case ISA_PUSH:
+	case ISA_POP:
+	case ISA_LEAVE:
+		return !g->flags.reads && g->flags.writes == g->flags.writes_all;
+	default:
+		return false;
+	}
+}
+
+bool flags_unread(const struct bt_xlat *x, uint16_t *spoils)
+{
+	uint32_t written = 0;
+
+	*spoils = 0;
+	for (unsigned n = 0; n < x->nr && ignores_flags(&x->insn[n]); n++) {
+		if (xlat_has_site(&x->insn[n]))
+			*spoils = (uint16_t)written;
+		if (x->insn[n].flags.writes_all)
+			return true;
+		written |= x->insn[n].writes;
+	}
+	return false;
 }
 
 void flags_done(struct bt_xlat *x, const struct guest_insn *g)
@@ -202,4 +274,5 @@ void flags_done(struct bt_xlat *x, const struct guest_insn *g)
 		return;
 	x->flags = BT_FLAGS_HOST;
 	x->recipe = recipe_of(g);
+	x->packed = x->announced;
 }

@@ -20,11 +20,6 @@ static uint8_t exit_key(const struct bt_xlat *x, bool cross)
 	                 x->mode);
 }
 
-static bool same_page(int64_t target)
-{
-	return target >= 0 && target < (int64_t)PAGE_SIZE;
-}
-
 static unsigned new_exit(struct bt_xlat *x, int64_t target, bool slot, bool cross)
 {
 	unsigned n = x->nr_exits++;
@@ -156,15 +151,23 @@ void flow_exit_span(struct bt_xlat *x, int64_t target)
 	cross(x, target);
 }
 
+static void exit_here(struct bt_xlat *x, int64_t target, int cc)
+{
+	unsigned n;
+
+	if (x->flags == BT_FLAGS_RECIPE)
+		flags_host(x);
+	n = new_exit(x, target, x->flags == BT_FLAGS_SLOT, false);
+	x->exit[n].recipe = flags_pack(x);
+	exit_by(x, n, jump_later(&x->e, cc));
+}
+
 void flow_exit(struct bt_xlat *x, int64_t target, int cc)
 {
 	struct pending *p;
 
-	if (same_page(target)) {
-		if (x->flags == BT_FLAGS_RECIPE)
-			flags_host(x);
-		exit_by(x, new_exit(x, target, x->flags == BT_FLAGS_SLOT, false),
-		        jump_later(&x->e, cc));
+	if (xlat_same_page(target)) {
+		exit_here(x, target, cc);
 		return;
 	}
 	if (cc < 0) {

@@ -227,7 +227,12 @@ static void recipe_flags(struct cpu *c, const struct bt_recipe *r)
 
 static void take_flags(struct bt *b, unsigned where, const struct bt_recipe *r)
 {
-	if (where == BT_FLAGS_RECIPE)
+	struct bt_recipe packed;
+
+	if (where == BT_FLAGS_SLOT && b->slot & BT_SLOT_RECIPE) {
+		packed = bt_unpack_recipe((uint32_t)b->slot);
+		recipe_flags(b->cpu, &packed);
+	} else if (where == BT_FLAGS_RECIPE)
 		recipe_flags(b->cpu, r);
 	else
 		flags_set_arith(b->cpu, where == BT_FLAGS_SLOT ? b->slot : b->host_flags);

@@ -61,7 +61,7 @@ static bool ends(const struct guest_insn *g)
 	       g->class == ISA_SYSCALL || g->class == ISA_SYSRET || g->class == ISA_OTHER_END;
 }
 
-static bool has_site(const struct guest_insn *g)
+bool xlat_has_site(const struct guest_insn *g)
 {
 	return (g->mem.present && g->class != ISA_LEA) || g->stack.present ||
 	       g->class == ISA_OTHER || g->class == ISA_OTHER_END || g->class == ISA_VECTOR ||
@@ -73,7 +73,7 @@ static enum { BODY_HOST, BODY_SLOT, BODY_ANY } choose_body(const struct bt_xlat 
 {
 	for (unsigned n = 0; n < x->nr; n++) {
 		const struct guest_insn *g = &x->insn[n];
-		bool site = has_site(g);
+		bool site = xlat_has_site(g);
 
 		if (site)
 			return BODY_SLOT;
@@ -117,6 +117,7 @@ static void body(struct bt_xlat *x)
 
 		g = &x->insn[x->at];
 		flags_keep(x, g);
+		flags_announce(x, g);
 		insn_translate(x, g);
 		if (g->class != ISA_POPF) /* whose flags are in the slot */
 			flags_done(x, g);
@@ -140,6 +141,7 @@ static void finish(struct bt_xlat *x, const uint8_t *host)
 
 	flow_finish(x);
 	cache_meta(x->seg, x->nr_sites * sizeof(struct bt_site)); /* where they are already */
+	k->takes_recipe = flags_unread(x, &k->spoils);
 	k->nr_sites = (uint16_t)x->nr_sites;
 	k->nr_exits = (uint16_t)x->nr_exits;
 	k->nr_windows = (uint16_t)x->nr_windows;
@@ -182,6 +184,7 @@ static void begin(struct bt_xlat *x, const uint8_t *host, uint32_t key)
 	x->site = x->block->site = cache_meta(s, 0);
 	x->nr_sites = x->nr_exits = x->nr_pending = x->nr_windows = 0;
 	x->recipe.op = RECIPE_NONE;
+	x->packed = false;
 	x->sse_checked = x->avx_checked = x->x87_checked = false;
 	x->cached[0] = (struct cached){ .host = R14 };
 	x->cached[1] = (struct cached){ .host = R13 };

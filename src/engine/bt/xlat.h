@@ -46,6 +46,11 @@ struct guest_insn {
 	int64_t target;       /* of a direct branch, relative to the page */
 };
 
+static inline bool xlat_same_page(int64_t target)
+{
+	return target >= 0 && target < (int64_t)PAGE_SIZE;
+}
+
 /* A scratch register that holds the host address of guest register `base` plus `bias`; good for
  * offsets lo to hi from base. */
 struct cached {
@@ -87,6 +92,7 @@ struct bt_xlat {
 	struct guest_insn insn[XLAT_INSNS];
 	enum bt_flags flags;
 	struct bt_recipe recipe;
+	bool announced, packed; /* the next recipe is in the slot already; this one is, too */
 	struct cached cached[2];
 	unsigned clock;
 	bool sse_checked, avx_checked, x87_checked;
@@ -134,6 +140,14 @@ void flags_slot(struct bt_xlat *x); /* in the slot, the host's may be clobbered 
 /* Before an instruction that destroys what a recipe needs: makes the flags. */
 void flags_keep(struct bt_xlat *x, const struct guest_insn *g);
 void flags_done(struct bt_xlat *x, const struct guest_insn *g); /* it has been executed natively */
+/* Before g: puts the recipe of its flags into the slot if a jump of this page comes next. */
+void flags_announce(struct bt_xlat *x, const struct guest_insn *g);
+/* With flags in the host's: the mask of registers that the recipe in the slot is made of, after it
+ * has been put there if there is one; else 0. */
+uint16_t flags_pack(struct bt_xlat *x);
+/* Of the whole block: whether its flags are overwritten before anybody reads them, and which
+ * registers change before that. */
+bool flags_unread(const struct bt_xlat *x, uint16_t *spoils);
 void flags_from_slot(struct emit *e);                           /* from slot to host; uses R15 */
 void flags_emit_recipe(struct bt_xlat *x, const struct bt_recipe *r);
 
@@ -156,6 +170,7 @@ void flow_finish(struct bt_xlat *x);       /* everything out of line but the stu
 void flow_finish_exits(struct bt_xlat *x); /* which need block->exit */
 
 /* translate.c */
+bool xlat_has_site(const struct guest_insn *g);
 struct bt_site *xlat_site(struct bt_xlat *x, const struct guest_insn *g, unsigned kind);
 struct pending *xlat_pending(struct bt_xlat *x, enum pending_kind kind, uint8_t *jump);
 /* The block at host, off bytes into its page; NULL when its first instruction ends on the next
