@@ -17,6 +17,7 @@
 #define VM_MAX_VCPUS    16
 #define VM_MAX_MODULES  16
 #define VM_MAX_NETS     8
+#define VM_MAX_SHARES   8
 #define VM_REPORT_BYTES (256 * KiB) /* enough for any vm_report() */
 
 struct vm;
@@ -66,6 +67,9 @@ struct vm_config {
 	bool rng;                     /* a source of entropy */
 	const char *net[VM_MAX_NETS]; /* as --net has it */
 	unsigned nr_nets;
+	const char *share[VM_MAX_SHARES]; /* as --share has it */
+	unsigned nr_shares;
+	const char *vsock; /* as --vsock has it, or NULL */
 	struct vm_console console;
 };
 
