@@ -1,17 +1,59 @@
 /*
- * What is plugged into the PCI bus.
+ * What is plugged into the PCI bus, and what stands behind it.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "device/nvme/nvme.h"
+#include "device/virtio/blk.h"
 #include "device/virtio/rng.h"
 #include "monitor/vm_private.h"
 
+_Static_assert(VM_SERIAL_BYTES <= VIRTIO_BLK_SERIAL && VM_SERIAL_BYTES <= NVME_SERIAL,
+               "a serial number fits");
+_Static_assert(VM_MAX_VCPUS <= NVME_MAX_QUEUES, "a queue for each");
+
 static int fail(int rc, const char *what, char *err, size_t errlen)
 {
-	if (rc)
+	if (rc == -ENOSPC)
+		snprintf(err, errlen, "%s: no slot is free on the PCI bus of %d", what, PCI_SLOTS);
+	else if (rc)
 		snprintf(err, errlen, "%s: %s", what, strerror(-rc));
 	return rc;
+}
+
+static int add_virtio(struct vm *vm, struct block *block, const char *serial)
+{
+	struct virtio_blk_config config = { .block = block,
+		                            .serial = serial,
+		                            .queues = vm->config.vcpus };
+
+	return virtio_blk_add(&vm->board->pci, &vm->board->bus, vm->mem, &config);
+}
+
+static int add_nvme(struct vm *vm, struct block *block, const char *serial)
+{
+	struct nvme_config config = { .block = block,
+		                      .serial = serial,
+		                      .queues = vm->config.vcpus };
+
+	return nvme_add(&vm->board->pci, &vm->board->bus, vm->mem, &config);
+}
+
+static int (*const add_disk[])(struct vm *vm, struct block *block, const char *serial) = {
+	[VM_DISK_VIRTIO] = add_virtio,
+	[VM_DISK_NVME] = add_nvme,
+};
+
+static int plug_disk(struct vm *vm, unsigned n, char *err, size_t errlen)
+{
+	const struct vm_disk *disk = &vm->config.disk[n];
+	int rc = block_open(&vm->block[n], disk->path, &disk->options, err, errlen);
+
+	if (rc)
+		return rc;
+	return fail(add_disk[disk->bus](vm, vm->block[n], disk->serial), disk->path, err, errlen);
 }
 
 int plug_devices(struct vm *vm, char *err, size_t errlen)
@@ -19,9 +61,23 @@ int plug_devices(struct vm *vm, char *err, size_t errlen)
 	struct board *b = vm->board;
 	int rc = 0;
 
-	if (vm->config.rng)
+	for (unsigned i = 0; i < vm->config.nr_disks && !rc; i++)
+		rc = plug_disk(vm, i, err, errlen);
+	if (!rc && vm->config.rng)
 		rc = fail(virtio_rng_add(&b->pci, &b->bus, vm->mem), "virtio-rng", err, errlen);
 	if (rc)
 		return rc;
 	return fail(board_plugged(b), "PCI addresses", err, errlen);
+}
+
+void unplug_backends(struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->config.nr_disks; i++) {
+		int rc = block_close(vm->block[i]);
+
+		vm->block[i] = NULL;
+		if (rc)
+			log_error("%s: the last data cannot be written: %s",
+			          vm->config.disk[i].path, strerror(-rc));
+	}
 }
