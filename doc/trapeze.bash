@@ -17,7 +17,7 @@ _trapeze() {
 		--check) words="interp" ;;
 		--serial) words="stdio file: unix: pty none" ;;
 		--decompress) words="host guest" ;;
-		--kernel | --initrd | --module | --stats | --trace) ;; # files
+		--kernel | --initrd | --module | --disk | --stats | --trace) ;; # files
 		--append | --memory | --vcpus | --timeout | --code-cache) return ;;
 		*) words=$(_trapeze_run_options "$command") ;;
 		esac

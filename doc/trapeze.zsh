@@ -34,6 +34,7 @@ _trapeze() {
 		'--perf-map[name translated code for perf]' \
 		'--check[compare translated code with an engine]:engine:(interp)' \
 		'--serial[serial port]:where:_trapeze_serial' \
+		'*--disk[a disk image]:disk:_files' \
 		'--rng[a source of random numbers]' \
 		'*--module[a multiboot module]:file:_files' \
 		'--testdev[devices of pc-testdev]' \

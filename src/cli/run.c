@@ -281,6 +281,7 @@ static void clean_up(struct run *r)
 	vm_free(r->vm);
 	loop_free(r->loop);
 	console_free(r->console);
+	run_free_options(&r->opts);
 	if (r->signal_fd >= 0)
 		close(r->signal_fd);
 }
@@ -290,10 +291,13 @@ int cli_run(int argc, char **argv)
 	struct run r = { .signal_fd = -1 };
 	int status = CLI_ERROR;
 
-	if (run_parse(&r.opts, argc, argv))
+	if (run_parse(&r.opts, argc, argv)) {
+		run_free_options(&r.opts);
 		return CLI_ERROR;
+	}
 	if (r.opts.help) {
 		run_print_help();
+		run_free_options(&r.opts);
 		return CLI_OK;
 	}
 	if (!prepare(&r) && !start(&r))

@@ -166,6 +166,11 @@ static int parse_testdev(void *opts, const struct option_row *row, const char *v
 	return 0;
 }
 
+static int parse_disk(void *opts, const struct option_row *row, const char *value)
+{
+	return run_parse_disk(opts, value);
+}
+
 static int parse_rng(void *opts, const struct option_row *row, const char *value)
 {
 	((struct run_options *)opts)->vm.rng = true;
@@ -275,6 +280,10 @@ static const struct option_row run_table[] = {
 	{ "--serial", NULL, "WHERE", parse_serial,
 	  "the guest's serial port: stdio (default),\n"
 	  "file:PATH, unix:PATH, pty or none" },
+	{ "--disk", NULL, "PATH[,KEY=VALUE]", parse_disk,
+	  "a disk image; keys: format=raw|qcow2, readonly,\n"
+	  "iops=N, bps=SIZE, serial=TEXT, if=virtio|nvme;\n"
+	  "may be given again" },
 	{ "--rng", NULL, NULL, parse_rng, "add a source of random numbers (virtio-rng)" },
 	{ "--net", NULL, "KIND[,KEY=VALUE]", parse_net,
 	  "add a network card: user (NAT, needs no rights), tap,\n"
@@ -325,6 +334,12 @@ int run_parse(struct run_options *opts, int argc, char **argv)
 		return -EINVAL;
 	}
 	return opts->vm.engine_options.check ? check_check(&opts->vm) : 0;
+}
+
+void run_free_options(struct run_options *opts)
+{
+	for (unsigned i = 0; i < opts->vm.nr_disks; i++)
+		free(opts->disk_text[i]);
 }
 
 void run_print_help(void)

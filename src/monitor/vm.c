@@ -248,6 +248,7 @@ void vm_free(struct vm *vm)
 		return;
 	vcpu_group_end(&vm->group);
 	board_free(vm->board);
+	unplug_backends(vm);
 	loop_free(vm->loop);
 	vcpu_group_fini(&vm->group);
 	cpuid_model_free(vm->cpuid);

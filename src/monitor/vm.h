@@ -11,11 +11,13 @@
 #pragma once
 
 #include "base/base.h"
+#include "block/block.h"
 #include "cpu/exit.h"
 #include "engine/engine.h"
 
 #define VM_MAX_VCPUS    16
 #define VM_MAX_MODULES  16
+#define VM_MAX_DISKS    16
 #define VM_MAX_NETS     8
 #define VM_MAX_SHARES   8
 #define VM_REPORT_BYTES (256 * KiB) /* enough for any vm_report() */
@@ -48,6 +50,16 @@ struct vm_console {
 	void *opaque;
 };
 
+enum vm_disk_bus { VM_DISK_VIRTIO, VM_DISK_NVME };
+
+struct vm_disk {
+	const char *path;
+	struct block_options options;
+	const char *serial; /* at most VM_SERIAL_BYTES, or NULL */
+	enum vm_disk_bus bus;
+};
+#define VM_SERIAL_BYTES 20
+
 /* Strings must outlive the machine, which reads its files again when it reboots. */
 struct vm_config {
 	const char *kernel;                 /* path: bzImage, ELF with a PVH note, or multiboot */
@@ -70,6 +82,8 @@ struct vm_config {
 	const char *share[VM_MAX_SHARES]; /* as --share has it */
 	unsigned nr_shares;
 	const char *vsock; /* as --vsock has it, or NULL */
+	struct vm_disk disk[VM_MAX_DISKS];
+	unsigned nr_disks;
 	struct vm_console console;
 };
 

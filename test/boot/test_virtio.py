@@ -1,6 +1,11 @@
 """Virtio devices, driven by Debian's cloud kernel."""
 
+import hashlib
+import os
+import random
 import re
+import shutil
+import subprocess
 
 import pytest
 
@@ -33,3 +38,65 @@ def test_rng_without_msi(start, tmp_path):
                       append="pci=nomsi")
     assert int(out.split("\n")[1]) > 65000, out
     assert re.search(r"[1-9]\d*\s+IO-APIC +1[67]-fasteoi +virtio0", out), out
+
+
+MIB = 1 << 20
+
+DISK_SCRIPT = """
+cat /sys/block/vda/size /sys/block/vda/serial
+echo
+cat /sys/block/vda/queue/write_cache
+ls /sys/block/vda/mq | wc -l
+sha256sum /dev/vda
+mke2fs /dev/vda >/dev/null
+mkdir /mnt
+mount -t ext4 /dev/vda /mnt
+head -c 4000000 /dev/urandom > /tmp/data
+cp /tmp/data /mnt/data
+sync
+umount /mnt
+echo 3 > /proc/sys/vm/drop_caches
+mount -t ext4 -o discard /dev/vda /mnt
+cmp /tmp/data /mnt/data && echo same
+rm /mnt/data
+echo kept > /mnt/kept
+umount /mnt
+dd if=/dev/zero of=/dev/vdb bs=4k count=1 oflag=direct 2>&1 | head -1
+cat /sys/block/vdb/ro
+sha256sum /dev/vdb
+"""
+
+
+def make_disk(path, mib, seed):
+    """A file of so many MiB that begins with bytes that are not all the same."""
+    path.write_bytes(random.Random(seed).randbytes(MIB))
+    os.truncate(path, mib * MIB)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def tool(name):
+    """A program for file systems, which an ordinary user's path may lack; or a skip."""
+    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    return path or pytest.skip(f"no {name} on this host")
+
+
+def read_ext4(path, name):
+    """A file in an image, read on the host."""
+    return subprocess.run([tool("debugfs"), "-R", f"cat {name}", path], capture_output=True, text=True,
+                          check=True).stdout
+
+
+@pytest.mark.every_engine
+def test_disk(start, tmp_path):
+    first, second = tmp_path / "first.img", tmp_path / "second.img"
+    sums = make_disk(first, 64, 1), make_disk(second, 8, 2)
+    out = run_devices(start, tmp_path, ["virtio_pci", "virtio_blk"], DISK_SCRIPT, "--disk",
+                      f"{first},serial=number-1", "--disk", f"{second},readonly,format=raw",
+                      "--vcpus", "2", expected=["timestamps until 2038"]).splitlines()
+    assert out[:4] == [str(64 * 2048), "number-1", "write back", "2"]
+    assert out[4].split()[0] == sums[0]
+    assert "same" in out
+    assert out[-2] == "1" and out[-1].split()[0] == sums[1], out
+    assert hashlib.sha256(second.read_bytes()).hexdigest() == sums[1]
+    assert read_ext4(first, "kept") == "kept\n"
+    subprocess.run([tool("e2fsck"), "-fn", first], check=True, capture_output=True)

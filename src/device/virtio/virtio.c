@@ -13,11 +13,12 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/worker.h"
 
 #define RING_FEATURES \
 	(VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1 | VIRTIO_F_RING_PACKED)
@@ -310,27 +311,13 @@ static void *worker_main(void *opaque)
 	return NULL;
 }
 
-/* Signals stay with the threads that asked for them. */
-static int start_worker(struct virtio *v)
-{
-	sigset_t all, before;
-	int rc;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = -pthread_create(&v->thread, NULL, worker_main, v);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	v->has_worker = !rc;
-	if (!rc)
-		pthread_setname_np(v->thread, v->ops->name);
-	return rc;
-}
-
 /* Construction. */
 
 int virtio_init(struct virtio *v, const struct virtio_config *config,
                 const struct virtio_transport *transport)
 {
+	int rc;
+
 	assert(config->nr_queues <= VIRTIO_MAX_QUEUES);
 	*v = (struct virtio){ .ops = config->ops,
 		              .dev = config->dev,
@@ -350,7 +337,9 @@ int virtio_init(struct virtio *v, const struct virtio_config *config,
 		pthread_mutex_init(&v->vq[i].lock, NULL);
 	}
 	clear_locked(v);
-	return start_worker(v);
+	rc = worker_make_thread(&v->thread, v->ops->name, worker_main, v);
+	v->has_worker = !rc;
+	return rc;
 }
 
 void virtio_stop(struct virtio *v)
