@@ -1,11 +1,14 @@
 /*
- * A program for both ends of a vsock: in the guest it listens or connects, and echoes, sends or counts.
+ * The guest's end of connections that busybox has no tool for.
  *
- *   vsock listen PORT   takes one connection and sends back what comes, until the end
- *   vsock send PORT N   connects to the host, sends N bytes of a pattern, reads them back, compares
- *   vsock refuse PORT   connects to the host, and says what it was told
+ *   peer listen PORT    vsock: takes one connection and sends back what comes, until the end
+ *   peer send PORT N    vsock: connects to the host, sends N bytes of a pattern, reads them back,
+ *                       compares
+ *   peer refuse PORT    vsock: connects to the host, and says what it was told
+ *   peer datagram PORT  UDP: sends back each datagram, until one that says "end"
  */
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,7 +44,9 @@ static int echo(int fd)
 
 static int do_listen(unsigned port)
 {
-	struct sockaddr_vm a = { .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = port };
+	struct sockaddr_vm a = { .svm_family = AF_VSOCK,
+		                 .svm_cid = VMADDR_CID_ANY,
+		                 .svm_port = port };
 	int fd = socket(AF_VSOCK, SOCK_STREAM, 0), peer;
 
 	if (bind(fd, (struct sockaddr *)&a, sizeof(a)) || listen(fd, 1))
@@ -65,7 +70,8 @@ static int exchange(int fd, unsigned long long total)
 
 	if (fork() == 0) {
 		while (done < total) {
-			size_t len = total - done < sizeof(buf) ? (size_t)(total - done) : sizeof(buf);
+			size_t len =
+			        total - done < sizeof(buf) ? (size_t)(total - done) : sizeof(buf);
 
 			for (size_t i = 0; i < len; i++)
 				buf[i] = pattern(done + i);
@@ -89,12 +95,35 @@ static int exchange(int fd, unsigned long long total)
 
 static int do_connect(unsigned port, const char *total)
 {
-	struct sockaddr_vm a = { .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = port };
+	struct sockaddr_vm a = { .svm_family = AF_VSOCK,
+		                 .svm_cid = VMADDR_CID_HOST,
+		                 .svm_port = port };
 	int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
 
 	if (connect(fd, (struct sockaddr *)&a, sizeof(a)))
 		return fail("connect");
 	return total ? exchange(fd, strtoull(total, NULL, 10)) : 0;
+}
+
+static int do_datagram(unsigned port)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	if (bind(fd, (struct sockaddr *)&a, sizeof(a)))
+		return fail("bind");
+	for (;;) {
+		struct sockaddr_in from;
+		socklen_t len = sizeof(from);
+		ssize_t n = recvfrom(fd, buf, sizeof(buf), 0, (struct sockaddr *)&from, &len);
+
+		if (n < 0)
+			return fail("recvfrom");
+		if (n == 3 && !memcmp(buf, "end", 3))
+			return 0;
+		if (sendto(fd, buf, (size_t)n, 0, (struct sockaddr *)&from, len) != n)
+			return fail("sendto");
+	}
 }
 
 int main(int argc, char **argv)
@@ -107,5 +136,7 @@ int main(int argc, char **argv)
 		return do_connect(port, argv[3]);
 	if (argc == 3 && !strcmp(argv[1], "refuse"))
 		return do_connect(port, NULL);
+	if (argc == 3 && !strcmp(argv[1], "datagram"))
+		return do_datagram(port);
 	return 2;
 }
