@@ -100,13 +100,22 @@ static void write_desc(gpa_t rings, bool table, uint64_t value)
 	put(rings + (table ? 3 * AREA : 0) + place * sizeof(d), &d, sizeof(d));
 }
 
+/* The header of a disk's request. */
 static void write_header(uint64_t value)
 {
 	static const uint32_t types[] = { 0, 1, 4, 8, 11, 13, 2, 0x80000000 };
 	struct {
 		uint32_t type, reserved;
 		uint64_t sector;
+		struct { /* to discard, when the buffer is long enough */
+			uint64_t sector;
+			uint32_t sectors, flags;
+		} range;
 	} h = { .type = types[value & 7], .sector = value >> 16 & 0xffff };
+
+	h.range.sector = h.sector;
+	h.range.sectors = value >> 32 & 0xfff;
+	h.range.flags = value >> 44 & 1;
 
 	if (value & 8)
 		h.sector = UINT64_MAX - h.sector;
