@@ -22,6 +22,3 @@ void worker_wake(struct worker *w);
 /* Waits for run() to return and ends the thread. Safe on a worker of zeroes or that did not start.
  */
 void worker_end(struct worker *w);
-
-/* pthread_create() with all signals blocked: they stay with the threads that asked for them. */
-int worker_make_thread(pthread_t *thread, const char *name, void *(*main)(void *), void *opaque);

@@ -31,6 +31,7 @@
 static const char help_text[] = "\n"
                                 "Ctrl-A x       end the machine\n"
                                 "Ctrl-A s       print its status\n"
+                                "Ctrl-A p       press its power button\n"
                                 "Ctrl-A Ctrl-A  send Ctrl-A\n"
                                 "Ctrl-A ?       this help\n";
 
@@ -285,6 +286,9 @@ static void handle_escape(struct console *c, uint8_t key)
 		break;
 	case 's':
 		send_event(c, CONSOLE_STATUS);
+		break;
+	case 'p':
+		send_event(c, CONSOLE_POWER);
 		break;
 	case '?':
 	case 'h':

@@ -21,6 +21,7 @@ struct console;
 enum console_event {
 	CONSOLE_QUIT,   /* the user typed Ctrl-A x */
 	CONSOLE_STATUS, /* Ctrl-A s */
+	CONSOLE_POWER,  /* Ctrl-A p */
 	CONSOLE_FAILED, /* the host side is gone for good; logged */
 };
 

@@ -33,6 +33,7 @@ struct run {
 	struct vm *vm;
 	int signal_fd;
 	_Atomic int signal; /* that ended the run, 0 */
+	bool asked;         /* by a signal, to shut down */
 	_Atomic bool console_failed;
 };
 
@@ -47,6 +48,18 @@ static void stop_for_job_control(struct run *r)
 	/* SIGCONT follows. */
 }
 
+/* The first SIGTERM asks a guest that can be asked; everything else ends the machine. */
+static void end_by_signal(struct run *r, int sig)
+{
+	bool ask = sig == SIGTERM && !r->asked;
+
+	r->asked = true;
+	if (ask && vm_press_power(r->vm))
+		return;
+	r->signal = sig;
+	vm_stop(r->vm);
+}
+
 static void on_signal(void *opaque, uint32_t events)
 {
 	struct run *r = opaque;
@@ -58,8 +71,7 @@ static void on_signal(void *opaque, uint32_t events)
 		} else if (info.ssi_signo == SIGCONT) {
 			console_enter(r->console);
 		} else {
-			r->signal = (int)info.ssi_signo;
-			vm_stop(r->vm);
+			end_by_signal(r, (int)info.ssi_signo);
 		}
 	}
 }
@@ -121,6 +133,14 @@ static void print_status(struct run *r)
 	console_print(r->console, text);
 }
 
+static void press_power(struct run *r)
+{
+	console_print(r->console,
+	              vm_press_power(r->vm)
+	                      ? "\n[trapeze: pressed the power button]\n"
+	                      : "\n[trapeze: the guest does not listen to its power button]\n");
+}
+
 static void on_console_event(void *opaque, enum console_event event)
 {
 	struct run *r = opaque;
@@ -128,6 +148,9 @@ static void on_console_event(void *opaque, enum console_event event)
 	switch (event) {
 	case CONSOLE_STATUS:
 		print_status(r);
+		break;
+	case CONSOLE_POWER:
+		press_power(r);
 		break;
 	case CONSOLE_FAILED:
 		r->console_failed = true;

@@ -97,22 +97,3 @@ void dma_wrote(const struct dma *d, struct mem *m, uint64_t len)
 	if (m->code)
 		for_each_piece(d, 0, len, note, m);
 }
-
-static void append(uint8_t *host, uint64_t done, uint64_t n, void *opaque)
-{
-	struct dma *out = opaque;
-
-	if (out->nr < out->max)
-		out->iov[out->nr] = (struct iovec){ host, n };
-	out->nr++;
-	out->len += n;
-}
-
-int dma_slice(const struct dma *d, uint64_t at, uint64_t len, struct iovec *iov, unsigned max,
-              struct dma *out)
-{
-	*out = (struct dma){ .iov = iov, .max = max };
-	if (for_each_piece(d, at, len, append, out) < len)
-		return -EINVAL;
-	return out->nr > max ? -E2BIG : 0;
-}

@@ -31,7 +31,3 @@ uint64_t dma_write(const struct dma *d, struct mem *m, uint64_t at, const void *
 uint64_t dma_clear(const struct dma *d, struct mem *m, uint64_t at, uint64_t len);
 /* The first len bytes of the list were written by other means. */
 void dma_wrote(const struct dma *d, struct mem *m, uint64_t len);
-
-/* Makes *out the part [at, at+len) of the list, in iov[0..max). -E2BIG; -EINVAL beyond its end. */
-int dma_slice(const struct dma *d, uint64_t at, uint64_t len, struct iovec *iov, unsigned max,
-              struct dma *out);

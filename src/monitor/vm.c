@@ -295,6 +295,16 @@ void vm_stop(struct vm *vm)
 	vcpu_group_stop(&vm->group, VM_STOPPED, 0, "stopped");
 }
 
+bool vm_press_power(struct vm *vm)
+{
+	bool listens;
+
+	bus_lock(&vm->board->bus);
+	listens = acpi_pm_press_power(&vm->board->pm);
+	bus_unlock(&vm->board->bus);
+	return listens;
+}
+
 static int restart(struct vm *vm)
 {
 	char err[sizeof(vm->group.reason)];

@@ -104,6 +104,9 @@ enum vm_outcome vm_wait(struct vm *vm, uint64_t deadline_ns, unsigned *status);
 /* Ends the run with VM_STOPPED unless it has an outcome already. Does not wait. */
 void vm_stop(struct vm *vm);
 
+/* Presses the power button, whereupon a guest that listens to it (true) shuts itself down. */
+bool vm_press_power(struct vm *vm);
+
 /* In words, why the run ended: "triple fault on vCPU 0". Valid until vm_free() or a restart. */
 const char *vm_reason(const struct vm *vm);
 const char *vm_outcome_name(enum vm_outcome outcome);

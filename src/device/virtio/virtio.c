@@ -33,33 +33,24 @@ enum {
 
 /* Telling the worker. */
 
-static void wake_locked(struct virtio *v)
-{
-	if (v->sleeping)
-		pthread_cond_signal(&v->work_cond);
-}
-
-static void request(struct virtio *v, unsigned todo)
+static void request(struct virtio *v, unsigned todo, uint64_t kicked)
 {
 	pthread_mutex_lock(&v->work_lock);
 	v->todo |= todo;
-	wake_locked(v);
+	v->kicked |= kicked;
 	pthread_mutex_unlock(&v->work_lock);
+	worker_wake(&v->worker);
 }
 
 void virtio_kick(struct virtio *v, unsigned queue)
 {
-	if (queue >= v->nr_queues || !v->started)
-		return;
-	pthread_mutex_lock(&v->work_lock);
-	v->kicked |= BIT(queue);
-	wake_locked(v);
-	pthread_mutex_unlock(&v->work_lock);
+	if (queue < v->nr_queues && v->started)
+		request(v, 0, BIT(queue));
 }
 
 void virtio_wake(struct virtio *v)
 {
-	request(v, TODO_WORK);
+	request(v, TODO_WORK, 0);
 }
 
 void virtio_fail(struct virtio *v, const char *fmt, ...)
@@ -73,7 +64,7 @@ void virtio_fail(struct virtio *v, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	log_info("virtio %s stopped: %s", v->ops->name, text);
-	request(v, TODO_BROKEN);
+	request(v, TODO_BROKEN, 0);
 }
 
 /* The configuration. */
@@ -133,9 +124,8 @@ static void begin_reset(struct virtio *v)
 	}
 	pthread_mutex_lock(&v->work_lock);
 	v->resetting = true;
-	v->todo |= TODO_RESET;
-	wake_locked(v);
 	pthread_mutex_unlock(&v->work_lock);
+	request(v, TODO_RESET, 0);
 }
 
 static void start(struct virtio *v)
@@ -146,11 +136,7 @@ static void start(struct virtio *v)
 		v->vq[i].running = v->vq[i].s.enabled;
 		pthread_mutex_unlock(&v->vq[i].lock);
 	}
-	pthread_mutex_lock(&v->work_lock);
-	v->todo |= TODO_START;
-	v->kicked = v->nr_queues == 64 ? ~0ull : BIT(v->nr_queues) - 1;
-	wake_locked(v);
-	pthread_mutex_unlock(&v->work_lock);
+	request(v, TODO_START, v->nr_queues == 64 ? ~0ull : BIT(v->nr_queues) - 1);
 }
 
 static bool features_fit(const struct virtio *v)
@@ -186,7 +172,7 @@ void virtio_write_features(struct virtio *v, uint64_t features, uint64_t mask)
 
 void virtio_request_queue_reset(struct virtio *v)
 {
-	request(v, TODO_QUEUE_RESET);
+	request(v, TODO_QUEUE_RESET, 0);
 }
 
 void virtio_reset_queue(struct vq *q)
@@ -269,8 +255,18 @@ static void kick_queues(struct virtio *v, uint64_t kicked)
 		v->ops->kick(v->dev, (unsigned)__builtin_ctzll(kicked));
 }
 
-static void do_work(struct virtio *v, unsigned todo, uint64_t kicked)
+static void work(void *opaque)
 {
+	struct virtio *v = opaque;
+	uint64_t kicked;
+	unsigned todo;
+
+	pthread_mutex_lock(&v->work_lock);
+	todo = v->todo;
+	kicked = v->kicked;
+	v->todo = 0;
+	v->kicked = 0;
+	pthread_mutex_unlock(&v->work_lock);
 	if (todo & TODO_RESET) {
 		do_reset(v);
 		return;
@@ -286,38 +282,11 @@ static void do_work(struct virtio *v, unsigned todo, uint64_t kicked)
 	kick_queues(v, kicked);
 }
 
-static void *worker_main(void *opaque)
-{
-	struct virtio *v = opaque;
-
-	pthread_mutex_lock(&v->work_lock);
-	while (!v->ending) {
-		unsigned todo = v->todo;
-		uint64_t kicked = v->kicked;
-
-		if (!todo && !kicked) {
-			v->sleeping = true;
-			pthread_cond_wait(&v->work_cond, &v->work_lock);
-			v->sleeping = false;
-			continue;
-		}
-		v->todo = 0;
-		v->kicked = 0;
-		pthread_mutex_unlock(&v->work_lock);
-		do_work(v, todo, kicked);
-		pthread_mutex_lock(&v->work_lock);
-	}
-	pthread_mutex_unlock(&v->work_lock);
-	return NULL;
-}
-
 /* Construction. */
 
 int virtio_init(struct virtio *v, const struct virtio_config *config,
                 const struct virtio_transport *transport)
 {
-	int rc;
-
 	assert(config->nr_queues <= VIRTIO_MAX_QUEUES);
 	*v = (struct virtio){ .ops = config->ops,
 		              .dev = config->dev,
@@ -326,7 +295,6 @@ int virtio_init(struct virtio *v, const struct virtio_config *config,
 		              .offered = config->features | RING_FEATURES,
 		              .transport = *transport };
 	pthread_mutex_init(&v->work_lock, NULL);
-	pthread_cond_init(&v->work_cond, NULL);
 	pthread_cond_init(&v->idle_cond, NULL);
 	v->vq = calloc(config->nr_queues, sizeof(*v->vq));
 	if (!v->vq)
@@ -337,9 +305,7 @@ int virtio_init(struct virtio *v, const struct virtio_config *config,
 		pthread_mutex_init(&v->vq[i].lock, NULL);
 	}
 	clear_locked(v);
-	rc = worker_make_thread(&v->thread, v->ops->name, worker_main, v);
-	v->has_worker = !rc;
-	return rc;
+	return worker_start(&v->worker, v->ops->name, work, v);
 }
 
 void virtio_stop(struct virtio *v)
@@ -356,17 +322,10 @@ void virtio_stop(struct virtio *v)
 
 void virtio_fini(struct virtio *v)
 {
-	if (v->has_worker) {
-		pthread_mutex_lock(&v->work_lock);
-		v->ending = true;
-		pthread_cond_signal(&v->work_cond);
-		pthread_mutex_unlock(&v->work_lock);
-		pthread_join(v->thread, NULL);
-	}
+	worker_end(&v->worker);
 	for (unsigned i = 0; i < v->nr_queues; i++)
 		pthread_mutex_destroy(&v->vq[i].lock);
 	if (v->ops) {
-		pthread_cond_destroy(&v->work_cond);
 		pthread_cond_destroy(&v->idle_cond);
 		pthread_mutex_destroy(&v->work_lock);
 	}

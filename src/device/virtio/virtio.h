@@ -22,8 +22,7 @@
  */
 #pragma once
 
-#include <pthread.h>
-
+#include "base/worker.h"
 #include "bus/bus.h"
 #include "mem/dma.h"
 
@@ -137,13 +136,11 @@ struct virtio {
 	unsigned nr_queues;
 	struct vq *vq;
 
-	pthread_t thread;
+	struct worker worker;
 	pthread_mutex_t work_lock; /* what follows */
-	pthread_cond_t work_cond;  /* there is work */
 	pthread_cond_t idle_cond;  /* a reset has ended, or a chain came back */
 	unsigned todo;
 	uint64_t kicked;
-	bool has_worker, sleeping, ending;
 	_Atomic bool resetting; /* written with work_lock and bus.lock held */
 	_Atomic unsigned out;   /* chains of all queues that are not given back */
 };
