@@ -86,16 +86,34 @@ struct taken {
 
 enum take { TAKE_DONE, TAKE_STARVED, TAKE_NEVER };
 
-static enum take take_chains(struct virtio_net *n, struct vq *q, uint64_t need, struct taken *t)
+/* Whether buffers came in before the driver knew that it is to ring. */
+static bool ask_for_buffers(struct virtio_net *n, struct vq *q, unsigned pair)
 {
+	atomic_fetch_or(&n->starved, BIT(pair));
+	if (!vq_want_kicks(q, true))
+		return false;
+	atomic_fetch_and(&n->starved, ~BIT(pair));
+	return true;
+}
+
+/* The driver is asked to ring while the ring is drained: once chains are back in it, it would never
+ * look empty. */
+static enum take take_chains(struct virtio_net *n, unsigned pair, uint64_t need, struct taken *t)
+{
+	struct vq *q = net_rx_queue(n, pair);
+
 	while (t->room < need) {
 		struct vq_chain *c = &t->chain[t->nr];
 
 		if (t->nr == NET_MAX_CHAINS || t->iov == NET_IOV)
 			return TAKE_NEVER;
 		*c = (struct vq_chain){ .iov = n->rx_iov + t->iov, .max = NET_IOV - t->iov };
-		if (!vq_pop(q, c))
-			return TAKE_STARVED;
+		if (!vq_pop(q, c)) {
+			if (ask_for_buffers(n, q, pair))
+				continue;
+			/* The whole ring is not enough: waiting would not help. */
+			return t->nr < q->s.size ? TAKE_STARVED : TAKE_NEVER;
+		}
 		t->nr++;
 		t->iov += c->out.nr + c->in.nr;
 		t->room += c->in.len;
@@ -128,33 +146,21 @@ static void fill(struct virtio_net *n, struct taken *t, const uint8_t *buf, size
 	dma_write(&t->chain[0].in, n->card.v.mem, 0, &h, sizeof(h));
 }
 
-/* Whether buffers came in before the driver knew that it is to ring. */
-static bool ask_for_buffers(struct virtio_net *n, struct vq *q, unsigned pair)
-{
-	atomic_fetch_or(&n->starved, BIT(pair));
-	if (!vq_want_kicks(q, true))
-		return false;
-	atomic_fetch_and(&n->starved, ~BIT(pair));
-	return true;
-}
-
 static bool deliver(struct virtio_net *n, unsigned pair, const uint8_t *buf, size_t len)
 {
 	struct vq *q = net_rx_queue(n, pair);
 	struct taken t;
 	enum take result;
 
-	do {
-		t.nr = t.iov = 0;
-		t.room = 0;
-		result = take_chains(n, q, len, &t);
-		if (result == TAKE_DONE) {
-			fill(n, &t, buf, len);
-			vq_push_list(q, t.used, t.nr);
-			return true;
-		}
-		put_back(q, &t);
-	} while (result == TAKE_STARVED && ask_for_buffers(n, q, pair));
+	t.nr = t.iov = 0;
+	t.room = 0;
+	result = take_chains(n, pair, len, &t);
+	if (result == TAKE_DONE) {
+		fill(n, &t, buf, len);
+		vq_push_list(q, t.used, t.nr);
+		return true;
+	}
+	put_back(q, &t);
 	if (result == TAKE_NEVER)
 		atomic_fetch_add(&n->dropped, 1);
 	return result == TAKE_NEVER;

@@ -471,18 +471,15 @@ static void take_for(struct vsock_mux *m, struct stream *s, const struct vsock_h
 
 void vsock_mux_take(struct vsock_mux *m, const struct vsock_header *h, const uint8_t *data)
 {
+	bool ours = h->dst_cid == VSOCK_HOST_CID && h->type == VSOCK_STREAM;
 	struct stream *s;
 
 	if (h->src_cid != m->cid)
 		return;
-	if (h->dst_cid != VSOCK_HOST_CID || h->type != VSOCK_STREAM) {
-		owe_reset(m, h);
-		return;
-	}
-	s = find(m, h->dst_port, h->src_port);
+	s = ours ? find(m, h->dst_port, h->src_port) : NULL;
 	if (s)
 		take_for(m, s, h, data);
-	else if (h->op == VSOCK_REQUEST)
+	else if (ours && h->op == VSOCK_REQUEST)
 		take_request(m, h);
 	else
 		owe_reset(m, h);
