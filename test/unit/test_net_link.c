@@ -171,7 +171,8 @@ static void one_peer_only(void **state)
 	assert_true(fd >= 0);
 	while (recv(fd, &byte, 1, 0) < 0)
 		assert_int_equal(errno, EAGAIN);
-	assert_true(f->a.up && f->b.up);
+	card_wait(&f->a, f->a.up);
+	card_wait(&f->b, f->b.up);
 	close(fd);
 	part(f);
 }

@@ -67,6 +67,12 @@ static int set_up(void **state)
 	return 0;
 }
 
+/* Whatever the tests have made of the modes. */
+static int let_in(const char *path, const struct stat *st, int type, struct FTW *where)
+{
+	return type == FTW_D || type == FTW_DNR ? chmod(path, 0700) : 0;
+}
+
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *where)
 {
 	return remove(path);
@@ -75,6 +81,8 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 static int tear_down(void **state)
 {
 	share_close(f.s);
+	chmod(f.path, 0700);
+	nftw(f.top, let_in, 16, FTW_PHYS);
 	return nftw(f.top, remove_one, 16, FTW_PHYS | FTW_DEPTH);
 }
 
