@@ -17,6 +17,7 @@
 #include "mem/mem.h"
 
 #define DEFAULT_MEMORY  (512 * MiB)
+#define MAX_PORT_NAME   64
 #define TIMEOUT_SECONDS (365 * 24 * 3600.0)
 
 static int parse_path(const char **out, const struct option_row *row, const char *value)
@@ -149,6 +150,44 @@ static int parse_serial(void *opts, const struct option_row *row, const char *va
 	return 0;
 }
 
+/* Port 0 is the console; it is there, going nowhere, when only others are asked for. */
+static int parse_console(void *opts, const struct option_row *row, const char *value)
+{
+	struct run_options *o = opts;
+
+	o->port[0] = value;
+	if (!o->vm.nr_ports)
+		o->vm.nr_ports = 1;
+	return 0;
+}
+
+static int parse_port(void *opts, const struct option_row *row, const char *value)
+{
+	struct run_options *o = opts;
+	unsigned n = o->vm.nr_ports ? o->vm.nr_ports : 1;
+	const char *where = strchr(value, '=');
+
+	if (!where || where == value || where - value > MAX_PORT_NAME) {
+		log_error("%s %s: not NAME=WHERE with a name of 1 to %d characters", row->name,
+		          value, MAX_PORT_NAME);
+		return -EINVAL;
+	}
+	if (n == VM_MAX_PORTS) {
+		log_error("%s %s: more than %d ports", row->name, value, VM_MAX_PORTS - 1);
+		return -EINVAL;
+	}
+	o->port_text[n] = strdup(value);
+	if (!o->port_text[n]) {
+		log_error("%s %s: %s", row->name, value, strerror(ENOMEM));
+		return -ENOMEM;
+	}
+	o->port_text[n][where - value] = '\0';
+	o->vm.port[n].name = o->port_text[n];
+	o->port[n] = o->port_text[n] + (where - value) + 1;
+	o->vm.nr_ports = n + 1;
+	return 0;
+}
+
 static int parse_module(void *opts, const struct option_row *row, const char *value)
 {
 	struct vm_config *vm = &((struct run_options *)opts)->vm;
@@ -249,6 +288,9 @@ static const struct option_row run_table[] = {
 	{ "--serial", NULL, "WHERE", parse_serial,
 	  "the guest's serial port: stdio (default),\n"
 	  "file:PATH, unix:PATH, pty or none" },
+	{ "--console", NULL, "WHERE", parse_console,
+	  "add a virtio console; WHERE as for --serial" },
+	{ "--port", NULL, "NAME=WHERE", parse_port, "add a named port to it; may be given again" },
 	{ "--disk", NULL, "PATH[,KEY=VALUE]", parse_disk,
 	  "a disk image; keys: format=raw|qcow2, readonly,\n"
 	  "iops=N, bps=SIZE, serial=TEXT, if=virtio|nvme;\n"
@@ -280,6 +322,20 @@ static int check_check(const struct vm_config *vm)
 	return 0;
 }
 
+/* Standard input and output are one console's. */
+static int check_stdio(const struct run_options *opts)
+{
+	unsigned users = !strcmp(opts->serial, "stdio");
+
+	for (unsigned i = 0; i < opts->vm.nr_ports; i++)
+		users += opts->port[i] && !strcmp(opts->port[i], "stdio");
+	if (users <= 1)
+		return 0;
+	log_error("run: %u users of stdio, at most one is possible ('--serial none' frees it)",
+	          users);
+	return -EINVAL;
+}
+
 int run_parse(struct run_options *opts, int argc, char **argv)
 {
 	*opts = (struct run_options){
@@ -292,6 +348,8 @@ int run_parse(struct run_options *opts, int argc, char **argv)
 		log_error("run: no --kernel given (--help lists the options)");
 		return -EINVAL;
 	}
+	if (check_stdio(opts))
+		return -EINVAL;
 	return opts->vm.engine_options.check ? check_check(&opts->vm) : 0;
 }
 
@@ -299,6 +357,8 @@ void run_free_options(struct run_options *opts)
 {
 	for (unsigned i = 0; i < opts->vm.nr_disks; i++)
 		free(opts->disk_text[i]);
+	for (unsigned i = 0; i < opts->vm.nr_ports; i++)
+		free(opts->port_text[i]);
 }
 
 void run_print_help(void)

@@ -56,6 +56,29 @@ static int plug_disk(struct vm *vm, unsigned n, char *err, size_t errlen)
 	return fail(add_disk[disk->bus](vm, vm->block[n], disk->serial), disk->path, err, errlen);
 }
 
+_Static_assert(VM_MAX_PORTS <= VIRTIO_CONSOLE_PORTS, "the console has so many");
+
+static int plug_console(struct vm *vm, char *err, size_t errlen)
+{
+	struct virtio_port_config ports[VM_MAX_PORTS];
+	struct board *b = vm->board;
+	int rc;
+
+	if (!vm->config.nr_ports)
+		return 0;
+	for (unsigned i = 0; i < vm->config.nr_ports; i++) {
+		const struct vm_port *port = &vm->config.port[i];
+		const struct vm_console *c = &port->console;
+
+		ports[i] = (struct virtio_port_config){
+			.name = port->name, .backend = { c->output, c->input_room, c->opaque }
+		};
+	}
+	rc = virtio_console_add(&vm->console, &b->pci, &b->bus, vm->mem, ports,
+	                        vm->config.nr_ports);
+	return fail(rc, "virtio-console", err, errlen);
+}
+
 int plug_devices(struct vm *vm, char *err, size_t errlen)
 {
 	struct board *b = vm->board;
@@ -65,6 +88,8 @@ int plug_devices(struct vm *vm, char *err, size_t errlen)
 		rc = plug_disk(vm, i, err, errlen);
 	if (!rc && vm->config.rng)
 		rc = fail(virtio_rng_add(&b->pci, &b->bus, vm->mem), "virtio-rng", err, errlen);
+	if (!rc)
+		rc = plug_console(vm, err, errlen);
 	if (rc)
 		return rc;
 	return fail(board_plugged(b), "PCI addresses", err, errlen);

@@ -361,3 +361,13 @@ void vm_serial_resume(struct vm *vm)
 	serial_resume(&vm->serial);
 	bus_unlock(&vm->board->bus);
 }
+
+size_t vm_port_input(struct vm *vm, unsigned port, const uint8_t *buf, size_t n)
+{
+	return virtio_console_input(vm->console, port, buf, n);
+}
+
+void vm_port_resume(struct vm *vm, unsigned port)
+{
+	virtio_console_resume(vm->console);
+}

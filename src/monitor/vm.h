@@ -18,6 +18,7 @@
 #define VM_MAX_VCPUS    16
 #define VM_MAX_MODULES  16
 #define VM_MAX_DISKS    16
+#define VM_MAX_PORTS    8
 #define VM_REPORT_BYTES (256 * KiB) /* enough for any vm_report() */
 
 struct vm;
@@ -58,6 +59,12 @@ struct vm_disk {
 };
 #define VM_SERIAL_BYTES 20
 
+/* A port of the virtio console: the first is a console, others are found by name. */
+struct vm_port {
+	const char *name;
+	struct vm_console console; /* its debug() is not used */
+};
+
 /* Strings must outlive the machine, which reads its files again when it reboots. */
 struct vm_config {
 	const char *kernel;                 /* path: bzImage, ELF with a PVH note, or multiboot */
@@ -77,6 +84,8 @@ struct vm_config {
 	bool rng;                   /* a source of entropy */
 	struct vm_disk disk[VM_MAX_DISKS];
 	unsigned nr_disks;
+	struct vm_port port[VM_MAX_PORTS];
+	unsigned nr_ports; /* 0: no virtio console */
 	struct vm_console console;
 };
 
@@ -109,6 +118,9 @@ const char *vm_outcome_name(enum vm_outcome outcome);
 size_t vm_serial_input(struct vm *vm, const uint8_t *buf, size_t n);
 /* The console's output() can take bytes again. */
 void vm_serial_resume(struct vm *vm);
+/* The same for a port of the virtio console. */
+size_t vm_port_input(struct vm *vm, unsigned port, const uint8_t *buf, size_t n);
+void vm_port_resume(struct vm *vm, unsigned port);
 
 struct vm_stats {
 	uint64_t run_ns;  /* since vm_start(), or until the outcome */

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/loop.h"
+#include "device/virtio/console.h"
 #include "machine/board.h"
 #include "mem/mem.h"
 #include "monitor/alloc.h"
@@ -19,6 +20,7 @@ struct vm {
 	uint64_t tsc_hz;
 	struct alloc alloc;
 	struct serial serial;
+	struct virtio_console *console;    /* the board's, or NULL */
 	struct block *block[VM_MAX_DISKS]; /* outlive the board, whose devices use them */
 	struct board *board;
 	struct vcpu_group group;

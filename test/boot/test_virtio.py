@@ -9,7 +9,8 @@ import subprocess
 
 import pytest
 
-from device_run import run_devices
+from device_run import finish_devices, run_devices, start_devices
+from machine import connect
 
 RNG_SCRIPT = """
 cat /sys/class/misc/hw_random/rng_current
@@ -100,3 +101,35 @@ def test_disk(start, tmp_path):
     assert hashlib.sha256(second.read_bytes()).hexdigest() == sums[1]
     assert read_ext4(first, "kept") == "kept\n"
     subprocess.run([tool("e2fsck"), "-fn", first], check=True, capture_output=True)
+
+
+PORT_SCRIPT = """
+cat /sys/class/virtio-ports/vport*p1/name
+echo "hello console" > /dev/hvc0
+exec 3<>/dev/vport0p1
+echo ready
+head -c 300000 <&3 > /tmp/in
+cat /tmp/in >&3
+head -c 1 <&3
+echo
+"""
+
+
+@pytest.mark.every_engine
+def test_console_ports(start, tmp_path):
+    sock, log = tmp_path / "port", tmp_path / "console"
+    m = start_devices(start, tmp_path, ["virtio_pci", "virtio_console"], PORT_SCRIPT, "--console",
+                      f"file:{log}", "--port", f"org.test.echo=unix:{sock}")
+    before = m.expect("ready\n", 240)
+    data = random.Random(1).randbytes(300000)
+    with connect(str(sock)) as client:
+        client.sendall(data)
+        back = b""
+        while len(back) < len(data):
+            back += client.recv(65536)
+        assert back == data
+        client.sendall(b"!")
+        m.output = before.encode() + m.output
+        out = finish_devices(m)
+    assert out.startswith("org.test.echo\n"), out
+    assert log.read_bytes() == b"hello console\r\n"
