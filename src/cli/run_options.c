@@ -188,6 +188,18 @@ static int parse_port(void *opts, const struct option_row *row, const char *valu
 	return 0;
 }
 
+static int parse_balloon(void *opts, const struct option_row *row, const char *value)
+{
+	struct vm_config *vm = &((struct run_options *)opts)->vm;
+
+	if (options_parse_bytes(value, &vm->balloon_keep)) {
+		log_error("%s %s: not a size such as 512M", row->name, value);
+		return -EINVAL;
+	}
+	vm->balloon = true;
+	return 0;
+}
+
 static int parse_module(void *opts, const struct option_row *row, const char *value)
 {
 	struct vm_config *vm = &((struct run_options *)opts)->vm;
@@ -295,6 +307,9 @@ static const struct option_row run_table[] = {
 	  "a disk image; keys: format=raw|qcow2, readonly,\n"
 	  "iops=N, bps=SIZE, serial=TEXT, if=virtio|nvme;\n"
 	  "may be given again" },
+	{ "--balloon", NULL, "SIZE", parse_balloon,
+	  "add a memory balloon that leaves SIZE to the guest;\n"
+	  "what the guest does not use goes back to the host" },
 	{ "--rng", NULL, NULL, parse_rng, "add a source of random numbers (virtio-rng)" },
 	{ "--module", NULL, "'FILE ARGS'", parse_module, "a multiboot module; may be given again" },
 	{ "--testdev", NULL, NULL, parse_testdev, "add the devices of QEMU's pc-testdev" },
@@ -336,6 +351,17 @@ static int check_stdio(const struct run_options *opts)
 	return -EINVAL;
 }
 
+static int check_balloon(const struct vm_config *vm)
+{
+	char most[32];
+
+	if (!vm->balloon || (vm->balloon_keep && vm->balloon_keep <= vm->memory))
+		return 0;
+	log_error("--balloon: not from 1M to the guest's memory of %s",
+	          options_format_bytes(vm->memory, most, sizeof(most)));
+	return -EINVAL;
+}
+
 int run_parse(struct run_options *opts, int argc, char **argv)
 {
 	*opts = (struct run_options){
@@ -348,7 +374,7 @@ int run_parse(struct run_options *opts, int argc, char **argv)
 		log_error("run: no --kernel given (--help lists the options)");
 		return -EINVAL;
 	}
-	if (check_stdio(opts))
+	if (check_stdio(opts) || check_balloon(&opts->vm))
 		return -EINVAL;
 	return opts->vm.engine_options.check ? check_check(&opts->vm) : 0;
 }

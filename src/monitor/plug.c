@@ -79,6 +79,19 @@ static int plug_console(struct vm *vm, char *err, size_t errlen)
 	return fail(rc, "virtio-console", err, errlen);
 }
 
+static int plug_balloon(struct vm *vm, char *err, size_t errlen)
+{
+	struct board *b = vm->board;
+	int rc;
+
+	if (!vm->config.balloon)
+		return 0;
+	rc = virtio_balloon_add(&vm->balloon, &b->pci, &b->bus, vm->mem, vm->loop);
+	if (!rc)
+		virtio_balloon_set_target(vm->balloon, vm->config.memory - vm->config.balloon_keep);
+	return fail(rc, "virtio-balloon", err, errlen);
+}
+
 int plug_devices(struct vm *vm, char *err, size_t errlen)
 {
 	struct board *b = vm->board;
@@ -90,6 +103,8 @@ int plug_devices(struct vm *vm, char *err, size_t errlen)
 		rc = fail(virtio_rng_add(&b->pci, &b->bus, vm->mem), "virtio-rng", err, errlen);
 	if (!rc)
 		rc = plug_console(vm, err, errlen);
+	if (!rc)
+		rc = plug_balloon(vm, err, errlen);
 	if (rc)
 		return rc;
 	return fail(board_plugged(b), "PCI addresses", err, errlen);

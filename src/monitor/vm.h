@@ -86,6 +86,8 @@ struct vm_config {
 	unsigned nr_disks;
 	struct vm_port port[VM_MAX_PORTS];
 	unsigned nr_ports; /* 0: no virtio console */
+	bool balloon;
+	uint64_t balloon_keep; /* bytes that it leaves to the guest, at most `memory` */
 	struct vm_console console;
 };
 
@@ -136,6 +138,12 @@ struct vm_stats {
 	uint64_t guest_resident; /* bytes of guest RAM that the host has populated */
 	uint64_t host_resident;  /* bytes of the process beyond guest RAM */
 	unsigned vcpus;
+	/* Of the balloon, if there is one. */
+	bool balloon;
+	uint64_t balloon_bytes;   /* in it */
+	uint64_t reported_bytes;  /* of free pages that came back by reports, all in all */
+	uint64_t guest_free;      /* what the guest says; UINT64_MAX when it has not */
+	uint64_t guest_available; /* the same of what it could free */
 };
 
 /* Exact once vm_wait() has returned; approximate while the machine runs. */

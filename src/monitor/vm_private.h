@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/loop.h"
+#include "device/virtio/balloon.h"
 #include "device/virtio/console.h"
 #include "machine/board.h"
 #include "mem/mem.h"

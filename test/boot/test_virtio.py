@@ -104,7 +104,8 @@ def test_disk(start, tmp_path):
 
 
 PORT_SCRIPT = """
-cat /sys/class/virtio-ports/vport*p1/name
+until cat /sys/class/virtio-ports/vport0p1/name 2>/dev/null; do sleep 0.1; done
+until [ -e /dev/hvc0 ]; do sleep 0.1; done
 echo "hello console" > /dev/hvc0
 exec 3<>/dev/vport0p1
 echo ready
