@@ -37,6 +37,7 @@ _trapeze() {
 		'--console[virtio console]:where:_trapeze_serial' \
 		'*--port[a named port of the virtio console]:name and where:' \
 		'*--disk[a disk image]:disk:_files' \
+		'--balloon[memory balloon]:size left to the guest:' \
 		'--rng[a source of random numbers]' \
 		'*--module[a multiboot module]:file:_files' \
 		'--testdev[devices of pc-testdev]' \

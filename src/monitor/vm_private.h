@@ -21,7 +21,8 @@ struct vm {
 	uint64_t tsc_hz;
 	struct alloc alloc;
 	struct serial serial;
-	struct virtio_console *console;    /* the board's, or NULL */
+	struct virtio_console *console; /* the board's, as the next; or NULL */
+	struct virtio_balloon *balloon;
 	struct block *block[VM_MAX_DISKS]; /* outlive the board, whose devices use them */
 	struct board *board;
 	struct vcpu_group group;

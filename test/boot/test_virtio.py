@@ -1,6 +1,7 @@
 """Virtio devices, driven by Debian's cloud kernel."""
 
 import hashlib
+import json
 import os
 import random
 import re
@@ -134,3 +135,28 @@ def test_console_ports(start, tmp_path):
         out = finish_devices(m)
     assert out.startswith("org.test.echo\n"), out
     assert log.read_bytes() == b"hello console\r\n"
+
+
+BALLOON_SCRIPT = """
+free_mib() { awk '/^MemFree/ { print int($2 / 1024) }' /proc/meminfo; }
+until [ $(free_mib) -lt 200 ]; do sleep 0.2; done
+mkdir /tmp/a
+mount -t tmpfs tmpfs /tmp/a
+head -c 100000000 /dev/zero > /tmp/a/data
+rm /tmp/a/data
+sleep 5
+"""
+
+
+@pytest.mark.every_engine
+def test_balloon(start, tmp_path):
+    """Taken memory and freed memory are the host's again."""
+    stats = tmp_path / "stats"
+    run_devices(start, tmp_path, ["virtio_pci", "virtio_balloon"], BALLOON_SCRIPT, "--balloon",
+                "256M", "--memory", "512M", "--stats", str(stats))
+    used = json.loads(stats.read_text())
+    balloon = used["balloon"]
+    assert balloon["bytes"] in (0, 256 * MIB)  # 0: the driver's reset on its way out
+    assert balloon["reported_bytes"] > 90 * MIB
+    assert 20 * MIB < balloon["guest_free_bytes"] < 256 * MIB
+    assert used["guest_resident_bytes"] < 200 * MIB
