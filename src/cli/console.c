@@ -32,6 +32,7 @@ static const char help_text[] = "\n"
                                 "Ctrl-A x       end the machine\n"
                                 "Ctrl-A s       print its status\n"
                                 "Ctrl-A p       press its power button\n"
+                                "Ctrl-A c       let it go on after a pause\n"
                                 "Ctrl-A Ctrl-A  send Ctrl-A\n"
                                 "Ctrl-A ?       this help\n";
 
@@ -289,6 +290,9 @@ static void handle_escape(struct console *c, uint8_t key)
 		break;
 	case 'p':
 		send_event(c, CONSOLE_POWER);
+		break;
+	case 'c':
+		send_event(c, CONSOLE_GO_ON);
 		break;
 	case '?':
 	case 'h':

@@ -22,6 +22,7 @@ enum console_event {
 	CONSOLE_QUIT,   /* the user typed Ctrl-A x */
 	CONSOLE_STATUS, /* Ctrl-A s */
 	CONSOLE_POWER,  /* Ctrl-A p */
+	CONSOLE_GO_ON,  /* Ctrl-A c */
 	CONSOLE_FAILED, /* the host side is gone for good; logged */
 };
 

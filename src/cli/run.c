@@ -80,6 +80,7 @@ static void on_signal(void *opaque, uint32_t events)
 			stop_for_job_control(r);
 		} else if (info.ssi_signo == SIGCONT) {
 			console_enter(r->console);
+			vm_continue(r->vm);
 		} else {
 			end_by_signal(r, (int)info.ssi_signo);
 		}
@@ -161,6 +162,9 @@ static void on_console_event(void *opaque, enum console_event event)
 		break;
 	case CONSOLE_POWER:
 		press_power(r);
+		break;
+	case CONSOLE_GO_ON:
+		vm_continue(r->vm);
 		break;
 	case CONSOLE_FAILED:
 		r->console_failed = true;
@@ -266,6 +270,11 @@ static void detach_ports(struct run *r)
 	}
 }
 
+static void on_pause(void *opaque, const char *reason)
+{
+	log_warn("the machine is paused: %s (Ctrl-A c or SIGCONT lets it go on)", reason);
+}
+
 /* The run. */
 
 static int prepare(struct run *r)
@@ -293,6 +302,7 @@ static int prepare(struct run *r)
 		.debug = on_debug,
 		.opaque = r,
 	};
+	r->opts.vm.paused = on_pause;
 	/* First: an engine's handlers take the signals that guest code causes and pass on the rest.
 	 */
 	terminal_catch_crashes();

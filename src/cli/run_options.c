@@ -305,7 +305,8 @@ static const struct option_row run_table[] = {
 	{ "--port", NULL, "NAME=WHERE", parse_port, "add a named port to it; may be given again" },
 	{ "--disk", NULL, "PATH[,KEY=VALUE]", parse_disk,
 	  "a disk image; keys: format=raw|qcow2, readonly,\n"
-	  "iops=N, bps=SIZE, serial=TEXT, if=virtio|nvme;\n"
+	  "iops=N, bps=SIZE, serial=TEXT, if=virtio|nvme,\n"
+	  "werror=report|pause;\n"
 	  "may be given again" },
 	{ "--balloon", NULL, "SIZE", parse_balloon,
 	  "add a memory balloon that leaves SIZE to the guest;\n"

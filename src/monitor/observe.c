@@ -20,6 +20,7 @@ const char *vm_outcome_name(enum vm_outcome outcome)
 		[VM_CRASHED] = "crashed",     [VM_REBOOTED] = "rebooted",
 		[VM_EXIT_PORT] = "exit-port", [VM_TIMEOUT] = "timeout",
 		[VM_STOPPED] = "stopped",     [VM_HOST_ERROR] = "host-error",
+		[VM_PAUSED] = "paused",
 	};
 
 	return (unsigned)outcome < VM_OUTCOMES ? name[outcome] : "?";

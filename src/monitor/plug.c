@@ -23,25 +23,41 @@ static int fail(int rc, const char *what, char *err, size_t errlen)
 	return rc;
 }
 
-static int add_virtio(struct vm *vm, struct block *block, const char *serial)
+static void pause_for_room(void *opaque, const char *disk)
+{
+	struct vm *vm = opaque;
+
+	vcpu_group_stop(&vm->group, VM_PAUSED, 0, "%s: no space left on the host", disk);
+}
+
+static struct disk_full when_full(struct vm *vm, const struct vm_disk *disk)
+{
+	return (struct disk_full){ .pause = disk->pause_when_full ? pause_for_room : NULL,
+		                   .opaque = vm,
+		                   .disk = disk->path };
+}
+
+static int add_virtio(struct vm *vm, struct block *block, const struct vm_disk *disk)
 {
 	struct virtio_blk_config config = { .block = block,
-		                            .serial = serial,
-		                            .queues = vm->config.vcpus };
+		                            .serial = disk->serial,
+		                            .queues = vm->config.vcpus,
+		                            .full = when_full(vm, disk) };
 
 	return virtio_blk_add(&vm->board->pci, &vm->board->bus, vm->mem, &config);
 }
 
-static int add_nvme(struct vm *vm, struct block *block, const char *serial)
+static int add_nvme(struct vm *vm, struct block *block, const struct vm_disk *disk)
 {
 	struct nvme_config config = { .block = block,
-		                      .serial = serial,
-		                      .queues = vm->config.vcpus };
+		                      .serial = disk->serial,
+		                      .queues = vm->config.vcpus,
+		                      .full = when_full(vm, disk) };
 
 	return nvme_add(&vm->board->pci, &vm->board->bus, vm->mem, &config);
 }
 
-static int (*const add_disk[])(struct vm *vm, struct block *block, const char *serial) = {
+static int (*const add_disk[])(struct vm *vm, struct block *block, const struct vm_disk *disk) = {
 	[VM_DISK_VIRTIO] = add_virtio,
 	[VM_DISK_NVME] = add_nvme,
 };
@@ -53,7 +69,7 @@ static int plug_disk(struct vm *vm, unsigned n, char *err, size_t errlen)
 
 	if (rc)
 		return rc;
-	return fail(add_disk[disk->bus](vm, vm->block[n], disk->serial), disk->path, err, errlen);
+	return fail(add_disk[disk->bus](vm, vm->block[n], disk), disk->path, err, errlen);
 }
 
 _Static_assert(VM_MAX_PORTS <= VIRTIO_CONSOLE_PORTS, "the console has so many");

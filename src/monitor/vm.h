@@ -34,6 +34,7 @@ enum vm_outcome {
 	VM_TIMEOUT,    /* vm_wait()'s deadline passed */
 	VM_STOPPED,    /* vm_stop() */
 	VM_HOST_ERROR, /* the engine or the host gave up; vm_reason() says why */
+	VM_PAUSED,     /* never of vm_wait(), within which a machine is paused */
 	VM_OUTCOMES
 };
 
@@ -56,6 +57,8 @@ struct vm_disk {
 	struct block_options options;
 	const char *serial; /* at most VM_SERIAL_BYTES, or NULL */
 	enum vm_disk_bus bus;
+	bool pause_when_full; /* pause when the host has no room for a write, else report an error
+	                       */
 };
 #define VM_SERIAL_BYTES 20
 
@@ -89,6 +92,9 @@ struct vm_config {
 	bool balloon;
 	uint64_t balloon_keep; /* bytes that it leaves to the guest, at most `memory` */
 	struct vm_console console;
+	/* The machine is paused, and why; on the thread in vm_wait(). May be NULL. */
+	void (*paused)(void *opaque, const char *reason);
+	void *paused_opaque;
 };
 
 /* 0 or -errno, with one line in err that names the thing, the value and the limit. */
@@ -107,6 +113,9 @@ enum vm_outcome vm_wait(struct vm *vm, uint64_t deadline_ns, unsigned *status);
 
 /* Ends the run with VM_STOPPED unless it has an outcome already. Does not wait. */
 void vm_stop(struct vm *vm);
+
+/* Lets a paused machine go on; nothing happens to others. */
+void vm_continue(struct vm *vm);
 
 /* Presses the power button, whereupon a guest that listens to it (true) shuts itself down. */
 bool vm_press_power(struct vm *vm);

@@ -27,6 +27,9 @@ struct vm {
 	struct board *board;
 	struct vcpu_group group;
 	_Atomic bool stop_wanted; /* vm_stop() came while the group stood still */
+	pthread_mutex_t pause_lock;
+	pthread_cond_t pause_ends; /* on CLOCK_MONOTONIC */
+	bool paused, continue_wanted;
 	uint64_t start_ns, end_ns;
 	uint64_t reboots;
 };

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -148,7 +149,6 @@ sleep 5
 """
 
 
-@pytest.mark.every_engine
 def test_balloon(start, tmp_path):
     """Taken memory and freed memory are the host's again."""
     stats = tmp_path / "stats"
@@ -160,3 +160,39 @@ def test_balloon(start, tmp_path):
     assert balloon["reported_bytes"] > 90 * MIB
     assert 20 * MIB < balloon["guest_free_bytes"] < 256 * MIB
     assert used["guest_resident_bytes"] < 200 * MIB
+
+
+FULL_SCRIPT = """
+echo ready
+dd if=/dev/zero of=/dev/DISK bs=1M count=24 oflag=direct && echo written
+"""
+
+
+@pytest.mark.parametrize("bus, disk", [("virtio", "vda"), ("nvme", "nvme0n1")])
+@pytest.mark.parametrize("policy", ["pause", "report"])
+def test_host_without_room(start, tmp_path, bus, disk, policy):
+    """A write that the host has no room for: an error, or a pause in which room can be made."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "small", folder],
+                          capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"a full file system needs a mount: {done.stderr.strip()}")
+    try:
+        (folder / "disk").touch()
+        os.truncate(folder / "disk", 64 * MIB)
+        m = start_devices(start, tmp_path, ["virtio_pci", "virtio_blk"],
+                          FULL_SCRIPT.replace("DISK", disk), "--disk",
+                          f"{folder}/disk,if={bus},werror={policy}")
+        m.expect("ready", 240)
+        if policy == "pause":
+            assert b"paused" in m.process.stderr.readline()
+            assert b"written" not in m.output
+            subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)
+            m.kill(signal.SIGCONT)
+        assert m.wait(240) == 0
+        output = m.output.decode()
+        assert ("written" in output) == (policy == "pause"), output
+    finally:
+        m.close()
+        subprocess.run(["umount", folder], check=True)

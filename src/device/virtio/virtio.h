@@ -62,6 +62,8 @@ struct virtio_ops {
 	void (*kick)(void *dev, unsigned q); /* there may be chains in a queue */
 	void (*work)(void *dev);             /* virtio_wake() was called */
 	void (*stop)(void *dev);             /* a reset: see above */
+	/* The machine goes on after a pause; on any thread, with no lock held. May be NULL. */
+	void (*resume)(void *dev);
 	/* The machine goes away; the worker has ended. */
 	void (*free)(void *dev);
 };
