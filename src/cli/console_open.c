@@ -1,5 +1,5 @@
 /*
- * The kinds of host ends that --serial can name, one row and one function each.
+ * The kinds of host ends that --serial and its like can name, one row and one function each.
  */
 #include "cli/console_private.h"
 
@@ -63,7 +63,8 @@ static int open_stdio(struct console *c, const char *arg)
 	int rc = can(STDOUT_FILENO, O_WRONLY) ? open_own(&c->out, STDOUT_FILENO, O_WRONLY) : -EBADF;
 
 	if (rc) {
-		log_error("--serial stdio: cannot write to standard output: %s", strerror(-rc));
+		log_error("%s stdio: cannot write to standard output: %s", c->option,
+		          strerror(-rc));
 		return rc;
 	}
 	/* Without an input the guest just hears nothing. */
@@ -79,7 +80,7 @@ static int open_file(struct console *c, const char *path)
 	if (c->out.fd < 0) {
 		int rc = -errno;
 
-		log_error("--serial file:%s: %s", path, strerror(-rc));
+		log_error("%s file:%s: %s", c->option, path, strerror(-rc));
 		return rc;
 	}
 	return 0;
@@ -97,7 +98,7 @@ static int open_unix(struct console *c, const char *path)
 
 	if (fd < 0) {
 		unix_socket_explain(path, fd, err, sizeof(err));
-		log_error("--serial unix:%s", err);
+		log_error("%s unix:%s", c->option, err);
 		return fd;
 	}
 	c->next_peer = accept_client;
@@ -153,9 +154,10 @@ static int open_pty(struct console *c, const char *arg)
 	c->poll_ns = PTY_POLL_NS;
 	rc = make_pty(c, name, sizeof(name));
 	if (rc)
-		log_error("--serial pty: %s", strerror(-rc));
+		log_error("%s pty: %s", c->option, strerror(-rc));
 	else
-		fprintf(stderr, "trapeze: serial port at %s\n", name);
+		fprintf(stderr, "trapeze: %s at %s\n",
+		        strcmp(c->option, "--serial") ? c->option : "serial port", name);
 	return rc;
 }
 
@@ -169,7 +171,8 @@ static const struct console_backend backends[] = {
 	{ "pty", NULL, open_pty },     { "none", NULL, open_none },
 };
 
-const struct console_backend *console_find_backend(const char *spec, const char **arg)
+const struct console_backend *console_find_backend(const char *option, const char *spec,
+                                                   const char **arg)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(backends); i++) {
 		const struct console_backend *b = &backends[i];
@@ -179,15 +182,15 @@ const struct console_backend *console_find_backend(const char *spec, const char 
 			continue;
 		*arg = spec[len] == ':' ? spec + len + 1 : NULL;
 		if (b->arg && (!*arg || !**arg)) {
-			log_error("--serial %s: needs a path, %s:%s", spec, b->name, b->arg);
+			log_error("%s %s: needs a path, %s:%s", option, spec, b->name, b->arg);
 			return NULL;
 		}
 		if (!b->arg && *arg) {
-			log_error("--serial %s: %s takes no argument", spec, b->name);
+			log_error("%s %s: %s takes no argument", option, spec, b->name);
 			return NULL;
 		}
 		return b;
 	}
-	log_error("--serial %s: not one of stdio, file:PATH, unix:PATH, pty, none", spec);
+	log_error("%s %s: not one of stdio, file:PATH, unix:PATH, pty, none", option, spec);
 	return NULL;
 }

@@ -78,10 +78,19 @@ static int parse_if(struct vm_disk *d, const char *value, const char *text)
 	return 0;
 }
 
+static int parse_werror(struct vm_disk *d, const char *value, const char *text)
+{
+	d->pause_when_full = !strcmp(value, "pause");
+	if (!d->pause_when_full && strcmp(value, "report"))
+		return refuse(text, "werror is not one of report, pause");
+	return 0;
+}
+
 static const struct key keys[] = {
 	{ "format", true, parse_format }, { "readonly", false, parse_readonly },
 	{ "iops", true, parse_iops },     { "bps", true, parse_bps },
 	{ "serial", true, parse_serial }, { "if", true, parse_if },
+	{ "werror", true, parse_werror },
 };
 
 static int parse_key(struct vm_disk *d, char *word, const char *text)
@@ -100,7 +109,8 @@ static int parse_key(struct vm_disk *d, char *word, const char *text)
 		}
 		return keys[i].parse(d, value, text);
 	}
-	log_error("--disk %s: no such key as '%s', only format, readonly, iops, bps, serial, if",
+	log_error("--disk %s: no such key as '%s', only format, readonly, iops, bps, serial, if, "
+	          "werror",
 	          text, word);
 	return -EINVAL;
 }

@@ -9,8 +9,11 @@
 struct run_options {
 	struct vm_config vm;
 	const char *serial;
-	const char *stats;   /* path or NULL */
-	uint64_t timeout_ns; /* 0: none */
+	/* Of the virtio console: for each port of vm.port where its bytes go. */
+	const char *port[VM_MAX_PORTS];
+	char *port_text[VM_MAX_PORTS]; /* into which names and these point */
+	const char *stats;             /* path or NULL */
+	uint64_t timeout_ns;           /* 0: none */
 	bool help;
 	char *disk_text[VM_MAX_DISKS]; /* into which vm.disk points */
 };

@@ -67,6 +67,8 @@ struct pci_ops {
 	/* With no lock held, while no vCPU runs: when it returns, the device touches guest memory
 	 * no more, until a driver starts it again. May be NULL. */
 	void (*stop)(void *dev);
+	/* With no lock held: the machine goes on after a pause. May be NULL. */
+	void (*resume)(void *dev);
 	void (*reset)(void *dev); /* the RST# pin */
 	void (*free)(void *dev);  /* after stop */
 };

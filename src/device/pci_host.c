@@ -326,6 +326,16 @@ void pci_host_stop(struct pci_host *h)
 	}
 }
 
+void pci_host_resume(struct pci_host *h)
+{
+	for (unsigned i = 0; i < PCI_FUNCTIONS; i++) {
+		struct pci_function *f = h->function[i];
+
+		if (f && f->ops && f->ops->resume)
+			f->ops->resume(f->dev);
+	}
+}
+
 void pci_host_free(struct pci_host *h)
 {
 	pci_host_stop(h);

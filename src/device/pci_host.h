@@ -86,6 +86,7 @@ int pci_host_assign(struct pci_host *h);
 
 /* With no lock held. */
 void pci_host_stop(struct pci_host *h); /* all functions, see pci_ops */
+void pci_host_resume(struct pci_host *h);
 void pci_host_free(struct pci_host *h); /* stops and frees them */
 
 /* For functions. */

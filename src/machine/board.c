@@ -456,6 +456,11 @@ void board_stop(struct board *b)
 	pci_host_stop(&b->pci);
 }
 
+void board_resume(struct board *b)
+{
+	pci_host_resume(&b->pci);
+}
+
 void board_reset(struct board *b)
 {
 	bus_lock(&b->bus);

@@ -97,6 +97,8 @@ int board_plugged(struct board *b);
 /* Devices stop their work in guest memory, which a reset has to follow. Only while no vCPU runs,
  * and without bus.lock. */
 void board_stop(struct board *b);
+/* The machine goes on after a pause; devices try again what could not be done. Without bus.lock. */
+void board_resume(struct board *b);
 /* The reset pin of every chip. Only while no vCPU runs; takes bus.lock. */
 void board_reset(struct board *b);
 

@@ -65,6 +65,12 @@ void mem_free(struct mem *m);
 /* Gives all RAM back to the host; it reads as zeros again. ROM stays. Only while no vCPU runs. */
 int mem_clear(struct mem *m);
 
+/*
+ * Gives the whole pages of RAM within [host, host+len) back to the host; they read as zeroes until
+ * they are written again. Returns how many bytes that are: none when the host does not take them.
+ */
+uint64_t mem_discard(struct mem *m, void *host, uint64_t len);
+
 /* A read-only bank at [base, base+size), splitting the RAM below it. data is copied. */
 int mem_add_rom(struct mem *m, gpa_t base, const void *data, uint64_t size);
 

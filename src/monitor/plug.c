@@ -23,25 +23,41 @@ int plug_fail(int rc, const char *what, char *err, size_t errlen)
 	return rc;
 }
 
-static int add_virtio(struct vm *vm, struct block *block, const char *serial)
+static void pause_for_room(void *opaque, const char *disk)
+{
+	struct vm *vm = opaque;
+
+	vcpu_group_stop(&vm->group, VM_PAUSED, 0, "%s: no space left on the host", disk);
+}
+
+static struct disk_full when_full(struct vm *vm, const struct vm_disk *disk)
+{
+	return (struct disk_full){ .pause = disk->pause_when_full ? pause_for_room : NULL,
+		                   .opaque = vm,
+		                   .disk = disk->path };
+}
+
+static int add_virtio(struct vm *vm, struct block *block, const struct vm_disk *disk)
 {
 	struct virtio_blk_config config = { .block = block,
-		                            .serial = serial,
-		                            .queues = vm->config.vcpus };
+		                            .serial = disk->serial,
+		                            .queues = vm->config.vcpus,
+		                            .full = when_full(vm, disk) };
 
 	return virtio_blk_add(&vm->board->pci, &vm->board->bus, vm->mem, &config);
 }
 
-static int add_nvme(struct vm *vm, struct block *block, const char *serial)
+static int add_nvme(struct vm *vm, struct block *block, const struct vm_disk *disk)
 {
 	struct nvme_config config = { .block = block,
-		                      .serial = serial,
-		                      .queues = vm->config.vcpus };
+		                      .serial = disk->serial,
+		                      .queues = vm->config.vcpus,
+		                      .full = when_full(vm, disk) };
 
 	return nvme_add(&vm->board->pci, &vm->board->bus, vm->mem, &config);
 }
 
-static int (*const add_disk[])(struct vm *vm, struct block *block, const char *serial) = {
+static int (*const add_disk[])(struct vm *vm, struct block *block, const struct vm_disk *disk) = {
 	[VM_DISK_VIRTIO] = add_virtio,
 	[VM_DISK_NVME] = add_nvme,
 };
@@ -53,8 +69,43 @@ static int plug_disk(struct vm *vm, unsigned n, char *err, size_t errlen)
 
 	if (rc)
 		return rc;
-	return plug_fail(add_disk[disk->bus](vm, vm->block[n], disk->serial), disk->path, err,
-	                 errlen);
+	return plug_fail(add_disk[disk->bus](vm, vm->block[n], disk), disk->path, err, errlen);
+}
+
+_Static_assert(VM_MAX_PORTS <= VIRTIO_CONSOLE_PORTS, "the console has so many");
+
+static int plug_console(struct vm *vm, char *err, size_t errlen)
+{
+	struct virtio_port_config ports[VM_MAX_PORTS];
+	struct board *b = vm->board;
+	int rc;
+
+	if (!vm->config.nr_ports)
+		return 0;
+	for (unsigned i = 0; i < vm->config.nr_ports; i++) {
+		const struct vm_port *port = &vm->config.port[i];
+		const struct vm_console *c = &port->console;
+
+		ports[i] = (struct virtio_port_config){
+			.name = port->name, .backend = { c->output, c->input_room, c->opaque }
+		};
+	}
+	rc = virtio_console_add(&vm->console, &b->pci, &b->bus, vm->mem, ports,
+	                        vm->config.nr_ports);
+	return plug_fail(rc, "virtio-console", err, errlen);
+}
+
+static int plug_balloon(struct vm *vm, char *err, size_t errlen)
+{
+	struct board *b = vm->board;
+	int rc;
+
+	if (!vm->config.balloon)
+		return 0;
+	rc = virtio_balloon_add(&vm->balloon, &b->pci, &b->bus, vm->mem, vm->loop);
+	if (!rc)
+		virtio_balloon_set_target(vm->balloon, vm->config.memory - vm->config.balloon_keep);
+	return plug_fail(rc, "virtio-balloon", err, errlen);
 }
 
 int plug_devices(struct vm *vm, char *err, size_t errlen)
@@ -67,6 +118,10 @@ int plug_devices(struct vm *vm, char *err, size_t errlen)
 	if (!rc && vm->config.rng)
 		rc = plug_fail(virtio_rng_add(&b->pci, &b->bus, vm->mem), "virtio-rng", err,
 		               errlen);
+	if (!rc)
+		rc = plug_console(vm, err, errlen);
+	if (!rc)
+		rc = plug_balloon(vm, err, errlen);
 	if (!rc)
 		rc = plug_connections(vm, err, errlen);
 	if (rc)

@@ -18,6 +18,7 @@
 #define VM_MAX_VCPUS    16
 #define VM_MAX_MODULES  16
 #define VM_MAX_DISKS    16
+#define VM_MAX_PORTS    8
 #define VM_MAX_NETS     8
 #define VM_MAX_SHARES   8
 #define VM_REPORT_BYTES (256 * KiB) /* enough for any vm_report() */
@@ -35,6 +36,7 @@ enum vm_outcome {
 	VM_TIMEOUT,    /* vm_wait()'s deadline passed */
 	VM_STOPPED,    /* vm_stop() */
 	VM_HOST_ERROR, /* the engine or the host gave up; vm_reason() says why */
+	VM_PAUSED,     /* never of vm_wait(), within which a machine is paused */
 	VM_OUTCOMES
 };
 
@@ -57,8 +59,16 @@ struct vm_disk {
 	struct block_options options;
 	const char *serial; /* at most VM_SERIAL_BYTES, or NULL */
 	enum vm_disk_bus bus;
+	bool pause_when_full; /* pause when the host has no room for a write, else report an error
+	                       */
 };
 #define VM_SERIAL_BYTES 20
+
+/* A port of the virtio console: the first is a console, others are found by name. */
+struct vm_port {
+	const char *name;
+	struct vm_console console; /* its debug() is not used */
+};
 
 /* Strings must outlive the machine, which reads its files again when it reboots. */
 struct vm_config {
@@ -72,19 +82,24 @@ struct vm_config {
 	unsigned vcpus;  /* 1..VM_MAX_VCPUS */
 	const struct engine_ops *engine;
 	struct engine_options engine_options;
-	bool guest_decompresses;      /* a bzImage's own decompressor runs instead of ours */
-	bool exit_on_reboot;          /* else a reset restarts the machine within vm_wait() */
-	bool reset_on_triple_fault;   /* treat shutdown as a reset request instead of a crash */
-	bool testdev;                 /* add the devices of QEMU's pc-testdev */
-	bool rng;                     /* a source of entropy */
-	const char *net[VM_MAX_NETS]; /* as --net has it */
-	unsigned nr_nets;
-	const char *share[VM_MAX_SHARES]; /* as --share has it */
-	unsigned nr_shares;
-	const char *vsock; /* as --vsock has it, or NULL */
+	bool guest_decompresses;    /* a bzImage's own decompressor runs instead of ours */
+	bool exit_on_reboot;        /* else a reset restarts the machine within vm_wait() */
+	bool reset_on_triple_fault; /* treat shutdown as a reset request instead of a crash */
+	bool testdev;               /* add the devices of QEMU's pc-testdev */
+	bool rng;                   /* a source of entropy */
 	struct vm_disk disk[VM_MAX_DISKS];
 	unsigned nr_disks;
+	struct vm_port port[VM_MAX_PORTS];
+	unsigned nr_ports; /* 0: no virtio console */
+	bool balloon;
+	uint64_t balloon_keep; /* bytes that it leaves to the guest, at most `memory` */
+	/* As --net, --share and --vsock have it; vsock may be NULL. */
+	const char *net[VM_MAX_NETS], *share[VM_MAX_SHARES], *vsock;
+	unsigned nr_nets, nr_shares;
 	struct vm_console console;
+	/* The machine is paused, and why; on the thread in vm_wait(). May be NULL. */
+	void (*paused)(void *opaque, const char *reason);
+	void *paused_opaque;
 };
 
 /* 0 or -errno, with one line in err that names the thing, the value and the limit. */
@@ -104,6 +119,9 @@ enum vm_outcome vm_wait(struct vm *vm, uint64_t deadline_ns, unsigned *status);
 /* Ends the run with VM_STOPPED unless it has an outcome already. Does not wait. */
 void vm_stop(struct vm *vm);
 
+/* Lets a paused machine go on; nothing happens to others. */
+void vm_continue(struct vm *vm);
+
 /* Presses the power button, whereupon a guest that listens to it (true) shuts itself down. */
 bool vm_press_power(struct vm *vm);
 
@@ -116,6 +134,9 @@ const char *vm_outcome_name(enum vm_outcome outcome);
 size_t vm_serial_input(struct vm *vm, const uint8_t *buf, size_t n);
 /* The console's output() can take bytes again. */
 void vm_serial_resume(struct vm *vm);
+/* The same for a port of the virtio console. */
+size_t vm_port_input(struct vm *vm, unsigned port, const uint8_t *buf, size_t n);
+void vm_port_resume(struct vm *vm, unsigned port);
 
 struct vm_stats {
 	uint64_t run_ns;  /* since vm_start(), or until the outcome */
@@ -131,6 +152,12 @@ struct vm_stats {
 	uint64_t guest_resident; /* bytes of guest RAM that the host has populated */
 	uint64_t host_resident;  /* bytes of the process beyond guest RAM */
 	unsigned vcpus;
+	/* Of the balloon, if there is one. */
+	bool balloon;
+	uint64_t balloon_bytes;   /* in it */
+	uint64_t reported_bytes;  /* of free pages that came back by reports, all in all */
+	uint64_t guest_free;      /* what the guest says; UINT64_MAX when it has not */
+	uint64_t guest_available; /* the same of what it could free */
 };
 
 /* Exact once vm_wait() has returned; approximate while the machine runs. */

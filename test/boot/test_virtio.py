@@ -1,15 +1,18 @@
 """Virtio devices, driven by Debian's cloud kernel."""
 
 import hashlib
+import json
 import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 
 import pytest
 
-from device_run import run_devices
+from device_run import finish_devices, run_devices, start_devices
+from machine import connect
 
 RNG_SCRIPT = """
 cat /sys/class/misc/hw_random/rng_current
@@ -100,3 +103,96 @@ def test_disk(start, tmp_path):
     assert hashlib.sha256(second.read_bytes()).hexdigest() == sums[1]
     assert read_ext4(first, "kept") == "kept\n"
     subprocess.run([tool("e2fsck"), "-fn", first], check=True, capture_output=True)
+
+
+PORT_SCRIPT = """
+until cat /sys/class/virtio-ports/vport0p1/name 2>/dev/null; do sleep 0.1; done
+until [ -e /dev/hvc0 ]; do sleep 0.1; done
+echo "hello console" > /dev/hvc0
+exec 3<>/dev/vport0p1
+echo ready
+head -c 300000 <&3 > /tmp/in
+cat /tmp/in >&3
+head -c 1 <&3
+echo
+"""
+
+
+@pytest.mark.every_engine
+def test_console_ports(start, tmp_path):
+    sock, log = tmp_path / "port", tmp_path / "console"
+    m = start_devices(start, tmp_path, ["virtio_pci", "virtio_console"], PORT_SCRIPT, "--console",
+                      f"file:{log}", "--port", f"org.test.echo=unix:{sock}")
+    before = m.expect("ready\n", 240)
+    data = random.Random(1).randbytes(300000)
+    with connect(str(sock)) as client:
+        client.sendall(data)
+        back = b""
+        while len(back) < len(data):
+            back += client.recv(65536)
+        assert back == data
+        client.sendall(b"!")
+        m.output = before.encode() + m.output
+        out = finish_devices(m)
+    assert out.startswith("org.test.echo\n"), out
+    assert log.read_bytes() == b"hello console\r\n"
+
+
+BALLOON_SCRIPT = """
+free_mib() { awk '/^MemFree/ { print int($2 / 1024) }' /proc/meminfo; }
+until [ $(free_mib) -lt 200 ]; do sleep 0.2; done
+mkdir /tmp/a
+mount -t tmpfs tmpfs /tmp/a
+head -c 100000000 /dev/zero > /tmp/a/data
+rm /tmp/a/data
+sleep 5
+"""
+
+
+def test_balloon(start, tmp_path):
+    """Taken memory and freed memory are the host's again."""
+    stats = tmp_path / "stats"
+    run_devices(start, tmp_path, ["virtio_pci", "virtio_balloon"], BALLOON_SCRIPT, "--balloon",
+                "256M", "--memory", "512M", "--stats", str(stats))
+    used = json.loads(stats.read_text())
+    balloon = used["balloon"]
+    assert balloon["bytes"] in (0, 256 * MIB)  # 0: the driver's reset on its way out
+    assert balloon["reported_bytes"] > 90 * MIB
+    assert 20 * MIB < balloon["guest_free_bytes"] < 256 * MIB
+    assert used["guest_resident_bytes"] < 200 * MIB
+
+
+FULL_SCRIPT = """
+echo ready
+dd if=/dev/zero of=/dev/DISK bs=1M count=24 oflag=direct && echo written
+"""
+
+
+@pytest.mark.parametrize("bus, disk", [("virtio", "vda"), ("nvme", "nvme0n1")])
+@pytest.mark.parametrize("policy", ["pause", "report"])
+def test_host_without_room(start, tmp_path, bus, disk, policy):
+    """A write that the host has no room for: an error, or a pause in which room can be made."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "small", folder],
+                          capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"a full file system needs a mount: {done.stderr.strip()}")
+    try:
+        (folder / "disk").touch()
+        os.truncate(folder / "disk", 64 * MIB)
+        m = start_devices(start, tmp_path, ["virtio_pci", "virtio_blk"],
+                          FULL_SCRIPT.replace("DISK", disk), "--disk",
+                          f"{folder}/disk,if={bus},werror={policy}")
+        m.expect("ready", 240)
+        if policy == "pause":
+            assert b"paused" in m.process.stderr.readline()
+            assert b"written" not in m.output
+            subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)
+            m.kill(signal.SIGCONT)
+        assert m.wait(240) == 0
+        output = m.output.decode()
+        assert ("written" in output) == (policy == "pause"), output
+    finally:
+        m.close()
+        subprocess.run(["umount", folder], check=True)

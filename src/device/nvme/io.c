@@ -32,10 +32,55 @@ static enum nvme_status status_of(const struct nvme_request *r, int rc)
 	return r->r.op == BLOCK_READ ? NVME_READ_ERROR : NVME_WRITE_FAULT;
 }
 
+/* True when the machine is to pause, and the request is kept until it goes on. */
+static bool hold(struct nvme_request *r, int rc)
+{
+	struct nvme *n = r->n;
+
+	if (rc != -ENOSPC || !n->full.pause)
+		return false;
+	pthread_mutex_lock(&n->lock);
+	r->next = n->held;
+	n->held = r;
+	pthread_cond_broadcast(&n->idle); /* a reset may wait for it */
+	pthread_mutex_unlock(&n->lock);
+	n->full.pause(n->full.opaque, n->full.disk);
+	return true;
+}
+
+static struct nvme_request *take_held(struct nvme *n)
+{
+	struct nvme_request *r;
+
+	pthread_mutex_lock(&n->lock);
+	r = n->held;
+	n->held = NULL;
+	pthread_mutex_unlock(&n->lock);
+	return r;
+}
+
+void nvme_retry_held(struct nvme *n)
+{
+	for (struct nvme_request *r = take_held(n), *next; r; r = next) {
+		next = r->next;
+		block_submit(n->block, &r->r);
+	}
+}
+
+void nvme_fail_held(struct nvme *n)
+{
+	for (struct nvme_request *r = take_held(n), *next; r; r = next) {
+		next = r->next;
+		nvme_complete(r, NVME_FULL);
+	}
+}
+
 static void io_done(struct block_request *br, int rc)
 {
 	struct nvme_request *r = (struct nvme_request *)br;
 
+	if (hold(r, rc))
+		return;
 	if (br->op == BLOCK_READ && !rc)
 		dma_wrote(&r->data, r->n->mem, r->data.len);
 	nvme_complete(r, status_of(r, rc));
@@ -118,6 +163,8 @@ static void piece_done(struct block_request *br, int rc)
 {
 	struct nvme_request *r = (struct nvme_request *)br;
 
+	if (hold(r, rc))
+		return;
 	if (rc || !submit_piece(r))
 		nvme_complete(r, status_of(r, rc));
 }

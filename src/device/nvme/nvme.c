@@ -352,6 +352,11 @@ static void stop(void *dev)
 	pthread_mutex_unlock(&n->lock);
 }
 
+static void resume(void *dev)
+{
+	nvme_retry_held(dev);
+}
+
 static void free_nvme(void *dev)
 {
 	struct nvme *n = dev;
@@ -366,7 +371,7 @@ static void free_nvme(void *dev)
 	free(n);
 }
 
-static const struct pci_ops function_ops = { .stop = stop, .free = free_nvme };
+static const struct pci_ops function_ops = { .stop = stop, .resume = resume, .free = free_nvme };
 
 static void make_function(struct nvme *n)
 {
@@ -402,6 +407,7 @@ int nvme_add(struct pci_host *host, struct bus *bus, struct mem *mem,
 	n->mem = mem;
 	n->block = config->block;
 	n->queues = config->queues;
+	n->full = config->full;
 	block_get_info(n->block, &n->info);
 	n->blocks = n->info.size / n->info.sector;
 	name_it(n, config->serial, (unsigned)slot);

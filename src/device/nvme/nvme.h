@@ -4,6 +4,7 @@
 #pragma once
 
 #include "block/block.h"
+#include "device/disk_full.h"
 #include "device/pci_host.h"
 #include "mem/mem.h"
 
@@ -14,6 +15,7 @@ struct nvme_config {
 	struct block *block; /* outlives the device, and stays the caller's */
 	const char *serial;  /* at most NVME_SERIAL bytes; NULL: made up */
 	unsigned queues;     /* for I/O, 1..NVME_MAX_QUEUES */
+	struct disk_full full;
 };
 
 /* Plugs one in; the host bridge owns it. 0 or -errno. */

@@ -132,6 +132,7 @@ struct nvme {
 	unsigned queues; /* for I/O */
 	char serial[NVME_SERIAL + 1];
 	struct worker worker;
+	struct disk_full full;
 
 	pthread_mutex_t lock; /* all that follows */
 	struct nvme_state s;
@@ -142,6 +143,7 @@ struct nvme {
 	struct nvme_request *waiting[NVME_MAX_QUEUES + 1]; /* by completion queue, oldest first */
 	struct nvme_request *event[NVME_MAX_EVENTS];       /* the same as in s */
 	struct nvme_request *spare;
+	struct nvme_request *held;      /* for room on the host */
 	uint64_t bytes[2], commands[2]; /* read and written, since power-on */
 };
 
@@ -167,6 +169,9 @@ enum nvme_status nvme_admin(struct nvme_request *r, const struct nvme_command *c
 enum nvme_status nvme_identify(struct nvme_request *r, const struct nvme_command *c);
 enum nvme_status nvme_get_log(struct nvme_request *r, const struct nvme_command *c);
 enum nvme_status nvme_io(struct nvme_request *r, const struct nvme_command *c);
+/* Requests that are kept for room on the host: tried again, or given up. */
+void nvme_retry_held(struct nvme *n);
+void nvme_fail_held(struct nvme *n);
 /* The values that features have after a reset. With the lock held, or before others know n. */
 void nvme_init_features(struct nvme *n);
 /* Something the driver should know, if it has asked to be told: it wrote a doorbell that makes no

@@ -176,6 +176,12 @@ void nvme_drain(struct nvme *n, unsigned sq)
 		drop_waiting_locked(n, sq);
 		if (!n->out[sq])
 			break;
+		if (n->held) {
+			pthread_mutex_unlock(&n->lock);
+			nvme_fail_held(n);
+			pthread_mutex_lock(&n->lock);
+			continue;
+		}
 		pthread_cond_wait(&n->idle, &n->lock);
 	}
 	pthread_mutex_unlock(&n->lock);

@@ -83,8 +83,10 @@ struct blk {
 	struct config config; /* without `writeback` */
 	_Atomic bool writeback;
 	char serial[VIRTIO_BLK_SERIAL];
-	pthread_mutex_t lock; /* spare; a leaf */
+	struct disk_full full;
+	pthread_mutex_t lock; /* spare, held; a leaf */
 	struct request *spare;
+	struct request *held; /* for room on the host */
 };
 
 /* Requests come from a list that grows to as many as have been under way at once. */
@@ -161,11 +163,49 @@ static bool takes_range(const struct blk *b, uint64_t sector, uint64_t len)
 	       is_within(b, sector, len / BLOCK_SECTOR);
 }
 
+/* True when the machine is to pause, and the request is kept until it goes on. */
+static bool hold(struct request *r, int rc)
+{
+	struct blk *b = r->blk;
+
+	if (rc != -ENOSPC || !b->full.pause)
+		return false;
+	pthread_mutex_lock(&b->lock);
+	r->next = b->held;
+	b->held = r;
+	pthread_mutex_unlock(&b->lock);
+	b->full.pause(b->full.opaque, b->full.disk);
+	return true;
+}
+
+static struct request *take_held(struct blk *b)
+{
+	struct request *r;
+
+	pthread_mutex_lock(&b->lock);
+	r = b->held;
+	b->held = NULL;
+	pthread_mutex_unlock(&b->lock);
+	return r;
+}
+
+static void resume(void *dev)
+{
+	struct blk *b = dev;
+
+	for (struct request *r = take_held(b), *next; r; r = next) {
+		next = r->next;
+		block_submit(b->block, &r->r);
+	}
+}
+
 static void io_done(struct block_request *br, int rc)
 {
 	struct request *r = (struct request *)br;
 	bool read = br->op == BLOCK_READ && !rc;
 
+	if (hold(r, rc))
+		return;
 	if (read)
 		dma_wrote(&r->c.in, r->blk->card.v.mem, r->c.in.len);
 	finish(r, rc ? S_IOERR : S_OK, read ? r->c.in.len : 0);
@@ -210,6 +250,8 @@ static void range_done(struct block_request *br, int rc)
 {
 	struct request *r = (struct request *)br;
 
+	if (hold(r, rc))
+		return;
 	if (!rc && ++r->at < r->nr_ranges)
 		submit_range(r);
 	else
@@ -361,7 +403,13 @@ static void write_config(void *dev, uint32_t off, const void *buf, unsigned size
 
 static void stop(void *dev)
 {
-	((struct blk *)dev)->writeback = true;
+	struct blk *b = dev;
+
+	for (struct request *r = take_held(b), *next; r; r = next) {
+		next = r->next;
+		finish(r, S_IOERR, 0);
+	}
+	b->writeback = true;
 }
 
 static void free_blk(void *dev)
@@ -385,6 +433,7 @@ static const struct virtio_ops blk_ops = {
 	.config_write = write_config,
 	.kick = kick,
 	.stop = stop,
+	.resume = resume,
 	.free = free_blk,
 };
 
@@ -441,6 +490,7 @@ int virtio_blk_add(struct pci_host *host, struct bus *bus, struct mem *mem,
 	pthread_mutex_init(&b->lock, NULL);
 	b->block = config->block;
 	b->writeback = true;
+	b->full = config->full;
 	block_get_info(b->block, &b->info);
 	fill_config(&b->config, &b->info, config->queues);
 	if (config->serial) {

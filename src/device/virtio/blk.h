@@ -7,6 +7,7 @@
 #pragma once
 
 #include "block/block.h"
+#include "device/disk_full.h"
 #include "device/virtio/virtio_pci.h"
 
 #define VIRTIO_BLK_SERIAL 20 /* bytes, 5.2.6 */
@@ -15,6 +16,7 @@ struct virtio_blk_config {
 	struct block *block; /* outlives the device, and stays the caller's */
 	const char *serial;  /* at most VIRTIO_BLK_SERIAL bytes; NULL: empty */
 	unsigned queues;
+	struct disk_full full;
 };
 
 /* Plugs one in; the host bridge owns it. 0 or -errno. */

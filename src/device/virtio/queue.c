@@ -214,6 +214,11 @@ bool vq_want_kicks(struct vq *q, bool on)
 	return more;
 }
 
+bool vq_pop_or_ask(struct vq *q, struct vq_chain *c)
+{
+	return vq_pop(q, c) || (vq_want_kicks(q, true) && vq_pop(q, c));
+}
+
 /* For the transport. */
 
 static void *map_area(const struct vq *q, uint64_t addr, uint64_t len, unsigned align,

@@ -62,6 +62,8 @@ struct virtio_ops {
 	void (*kick)(void *dev, unsigned q); /* there may be chains in a queue */
 	void (*work)(void *dev);             /* virtio_wake() was called */
 	void (*stop)(void *dev);             /* a reset: see above */
+	/* The machine goes on after a pause; on any thread, with no lock held. May be NULL. */
+	void (*resume)(void *dev);
 	/* The machine goes away; the worker has ended. */
 	void (*free)(void *dev);
 };
@@ -155,6 +157,8 @@ static inline bool virtio_has(const struct virtio *v, uint64_t feature)
 /* Takes the next chain. False when there is none, or none any more because of a reset or an error;
  * then nothing is to be given back. */
 bool vq_pop(struct vq *q, struct vq_chain *c);
+/* The same; when there is none it asks for a doorbell (vq_want_kicks()) and looks again. */
+bool vq_pop_or_ask(struct vq *q, struct vq_chain *c);
 /* Puts back the chain that was taken last, as if it had not been. */
 void vq_unpop(struct vq *q, const struct vq_chain *c);
 /* Whether vq_pop() would find nothing. */
@@ -166,7 +170,7 @@ void vq_push_list(struct vq *q, const struct vq_used *used, unsigned n);
 /* Forgets a chain: only in stop(). */
 void vq_drop(struct vq *q);
 /* Asks the driver for doorbells, or says that none are needed. After asking, true when chains came
- * in meanwhile. */
+ * in meanwhile. With an event index a doorbell has to be asked for again after each. */
 bool vq_want_kicks(struct vq *q, bool on);
 
 /* The device's configuration has changed: to be called with bus.lock held. */

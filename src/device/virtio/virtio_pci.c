@@ -368,6 +368,14 @@ static void stop_card(void *dev)
 	virtio_stop(&((struct virtio_pci *)dev)->v);
 }
 
+static void resume_card(void *dev)
+{
+	struct virtio *v = &((struct virtio_pci *)dev)->v;
+
+	if (v->ops->resume)
+		v->ops->resume(v->dev);
+}
+
 static void free_card(void *dev)
 {
 	struct virtio_pci *card = dev;
@@ -382,6 +390,7 @@ static const struct pci_ops card_ops = {
 	.config_read = config_read,
 	.config_written = config_written,
 	.stop = stop_card,
+	.resume = resume_card,
 	.free = free_card,
 };
 
