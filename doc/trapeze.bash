@@ -18,7 +18,7 @@ _trapeze() {
 		--serial | --console) words="stdio file: unix: pty none" ;;
 		--decompress) words="host guest" ;;
 		--kernel | --initrd | --module | --disk | --stats | --trace) ;; # files
-		--append | --port | --balloon | --memory | --vcpus | --timeout | --code-cache) return ;;
+		--append | --port | --net | --share | --vsock | --balloon | --memory | --vcpus | --timeout | --code-cache) return ;;
 		*) words=$(_trapeze_run_options "$command") ;;
 		esac
 	fi

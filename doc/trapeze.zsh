@@ -39,6 +39,9 @@ _trapeze() {
 		'*--disk[a disk image]:disk:_files' \
 		'--balloon[memory balloon]:size left to the guest:' \
 		'--rng[a source of random numbers]' \
+		'*--net[network card]:kind and keys:(user tap link)' \
+		'*--share[shared directory]:path=DIR,tag=NAME:' \
+		'--vsock[socket device]:path=PATH,cid=N:' \
 		'*--module[a multiboot module]:file:_files' \
 		'--testdev[devices of pc-testdev]' \
 		'--decompress[who unpacks a bzImage]:who:(host guest)' \

@@ -304,17 +304,15 @@ int net_open(struct net **out, const char *text, char *err, size_t errlen)
 		rc = -ENOMEM;
 		snprintf(err, errlen, "--net %s: %s", text, strerror(ENOMEM));
 	}
-	if (!rc) {
+	if (n)
 		n->event = -1;
+	if (!rc)
 		rc = open_with(n, &o, err, errlen);
-	}
 	net_options_fini(&o);
 	if (!rc)
 		*out = n;
-	else if (n && n->tx)
-		net_close(n);
 	else
-		free(n);
+		net_close(n);
 	return rc;
 }
 
