@@ -36,6 +36,14 @@ ip link set lo up
 ip link set eth0 up
 udhcpc -i eth0 -n -q -s /tmp/lease 2>/dev/null
 """
+# One connection to port 7, which gets /tmp/out.
+LISTEN = """
+nc -l -p 7 < /tmp/out > /tmp/in &
+until netstat -ltn | grep -q ':7 '; do usleep 10000; done
+echo listening
+wait $!
+md5sum < /tmp/in
+"""
 
 
 def free_port(kind=socket.SOCK_STREAM):
@@ -142,9 +150,7 @@ def test_forwarded_ports(start, tmp_path, peer_program):
 head -c {3 * MIB} /dev/urandom > /tmp/out
 md5sum < /tmp/out
 /extra/peer datagram 9 &
-echo listening
-nc -l -p 7 < /tmp/out > /tmp/in
-md5sum < /tmp/in
+""" + LISTEN + """
 """, "--net", f"user,hostfwd=tcp:127.0.0.1:{tcp}-:7,hostfwd=udp:127.0.0.1:{udp}-10.0.2.15:9",
                       files=[peer_program])
     before = m.expect("listening", 120)
@@ -244,9 +250,7 @@ def test_tap(start, tmp_path, tap):
     m = start_devices(start, tmp_path, MODULES, STATIC.format("10.213.7.2") + f"""
 head -c {4 * MIB} /dev/urandom > /tmp/out
 md5sum < /tmp/out
-echo listening
-nc -l -p 7 < /tmp/out > /tmp/in
-md5sum < /tmp/in
+""" + LISTEN + """
 """, "--net", f"tap,ifname={tap}")
     before = m.expect("listening", 120)
     with socket.create_connection(("10.213.7.2", 7), timeout=60) as s:
