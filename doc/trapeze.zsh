@@ -39,6 +39,7 @@ _trapeze() {
 		'*--disk[a disk image]:disk:_files' \
 		'--balloon[memory balloon]:size left to the guest:' \
 		'--rng[a source of random numbers]' \
+		'--watchdog[watchdog]:action:(reset poweroff pause)' \
 		'*--module[a multiboot module]:file:_files' \
 		'--testdev[devices of pc-testdev]' \
 		'--decompress[who unpacks a bzImage]:who:(host guest)' \
