@@ -17,6 +17,7 @@ _trapeze() {
 		--check) words="interp" ;;
 		--serial | --console) words="stdio file: unix: pty none" ;;
 		--decompress) words="host guest" ;;
+		--watchdog) words="reset poweroff pause" ;;
 		--kernel | --initrd | --module | --disk | --stats | --trace) ;; # files
 		--append | --port | --net | --share | --vsock | --balloon | --memory | --vcpus | --timeout | --code-cache) return ;;
 		*) words=$(_trapeze_run_options "$command") ;;

@@ -42,6 +42,7 @@ _trapeze() {
 		'*--net[network card]:kind and keys:(user tap link)' \
 		'*--share[shared directory]:path=DIR,tag=NAME:' \
 		'--vsock[socket device]:path=PATH,cid=N:' \
+		'--watchdog[watchdog]:action:(reset poweroff pause)' \
 		'*--module[a multiboot module]:file:_files' \
 		'--testdev[devices of pc-testdev]' \
 		'--decompress[who unpacks a bzImage]:who:(host guest)' \

@@ -200,6 +200,22 @@ static int parse_balloon(void *opts, const struct option_row *row, const char *v
 	return 0;
 }
 
+static int parse_watchdog(void *opts, const struct option_row *row, const char *value)
+{
+	static const char *const name[] = { [VM_WATCHDOG_RESET] = "reset",
+		                            [VM_WATCHDOG_POWEROFF] = "poweroff",
+		                            [VM_WATCHDOG_PAUSE] = "pause" };
+
+	for (unsigned i = VM_WATCHDOG_RESET; i < ARRAY_SIZE(name); i++) {
+		if (strcmp(value, name[i]))
+			continue;
+		((struct run_options *)opts)->vm.watchdog = (enum vm_watchdog)i;
+		return 0;
+	}
+	log_error("%s %s: not one of reset, poweroff, pause", row->name, value);
+	return -EINVAL;
+}
+
 static int parse_module(void *opts, const struct option_row *row, const char *value)
 {
 	struct vm_config *vm = &((struct run_options *)opts)->vm;
@@ -353,6 +369,9 @@ static const struct option_row run_table[] = {
 	  "',owner=root' may follow; may be given again" },
 	{ "--vsock", NULL, "path=PATH,cid=N", parse_vsock,
 	  "add a socket device that ends at a unix socket" },
+	{ "--watchdog", NULL, "ACTION", parse_watchdog,
+	  "add a watchdog (i6300esb) that does ACTION when\n"
+	  "its time is over: reset, poweroff or pause" },
 	{ "--module", NULL, "'FILE ARGS'", parse_module, "a multiboot module; may be given again" },
 	{ "--testdev", NULL, NULL, parse_testdev, "add the devices of QEMU's pc-testdev" },
 	{ "--decompress", NULL, "WHO", parse_decompress,

@@ -1,6 +1,6 @@
 /*
- * The devices that cannot be found by looking: what the DSDT is for. There are no methods: every
- * resource is fixed, and power management is that of the fixed registers.
+ * The devices that cannot be found by looking: what the DSDT is for. Every resource is fixed,
+ * and power management is that of the fixed registers.
  */
 #include "machine/acpi_private.h"
 
@@ -137,6 +137,37 @@ static void write_pci(struct aml *a, bool high)
 	aml_close(a);
 }
 
+/*
+ * The VM generation ID, as Microsoft's paper of that name has it: a number at an address, and a
+ * notification when it has changed. Linux knows the device by either of two names.
+ */
+static void write_generation(struct aml *a)
+{
+	aml_device(a, "VGEN");
+	aml_name_string(a, "_HID", "TRPZ0001");
+	aml_name_packages(a, "_CID", 2);
+	aml_string(a, "VM_Gen_Counter");
+	aml_string(a, "VMGENCTR");
+	aml_close(a);
+	aml_name_string(a, "_DDN", "VM_Gen_Counter");
+	aml_name_packages(a, "ADDR", 2);
+	aml_int(a, GPA_VMGENID & UINT32_MAX);
+	aml_int(a, GPA_VMGENID >> 32);
+	aml_close(a);
+	aml_close(a);
+}
+
+/* Level-triggered events, by number (5.6.4.1). */
+static void write_events(struct aml *a)
+{
+	char name[5];
+
+	snprintf(name, sizeof(name), "_L%02X", GPE_VMGENID);
+	aml_scope(a, "_GPE");
+	aml_notify_method(a, name, "VGEN", 0x80);
+	aml_close(a);
+}
+
 size_t acpi_write_dsdt(const struct acpi_args *args, void *buf, size_t size)
 {
 	/* PM1a and PM1b sleep types, and two that are reserved (7.4.2). */
@@ -157,6 +188,8 @@ size_t acpi_write_dsdt(const struct acpi_args *args, void *buf, size_t size)
 		write_hpet(&a);
 	if (args->i8042)
 		write_i8042(&a);
+	write_generation(&a);
 	aml_close(&a);
+	write_events(&a);
 	return aml_end(&a);
 }

@@ -15,6 +15,9 @@
 #define AML_SCOPE      0x10
 #define AML_BUFFER     0x11
 #define AML_PACKAGE    0x12
+#define AML_METHOD     0x14
+#define AML_TWO_NAMES  0x2e
+#define AML_NOTIFY     0x86
 #define AML_EXTENDED   0x5b
 #define AML_EXT_DEVICE 0x82
 
@@ -162,13 +165,33 @@ void aml_name_int(struct aml *a, const char *name, uint64_t value)
 	put_int(a, value);
 }
 
-void aml_name_string(struct aml *a, const char *name, const char *value)
+void aml_string(struct aml *a, const char *value)
 {
-	put_name(a, name);
 	put(a, AML_STRING, 1);
 	for (const char *p = value; *p; p++)
 		put(a, (uint8_t)*p, 1);
 	put(a, 0, 1);
+}
+
+void aml_name_string(struct aml *a, const char *name, const char *value)
+{
+	put_name(a, name);
+	aml_string(a, value);
+}
+
+void aml_notify_method(struct aml *a, const char *method, const char *name, uint8_t what)
+{
+	put(a, AML_METHOD, 1);
+	open_scope(a);
+	put_segment(a, method);
+	put(a, 0, 1); /* no arguments, not serialized */
+	put(a, AML_NOTIFY, 1);
+	put(a, '\\', 1);
+	put(a, AML_TWO_NAMES, 1);
+	put_segment(a, "_SB_");
+	put_segment(a, name);
+	put_int(a, what);
+	aml_close(a);
 }
 
 static unsigned hex_digit(char c)

@@ -44,10 +44,15 @@ void aml_name_string(struct aml *a, const char *name, const char *value);
 void aml_name_eisaid(struct aml *a, const char *name, const char *id);
 /* A package of n small integers. */
 void aml_name_package(struct aml *a, const char *name, const uint8_t *value, unsigned n);
-/* A package of n packages, which follow, each of the integers that follow. aml_close() for both. */
+/* A package of n elements, which follow: packages, integers, strings. aml_close() ends each. */
 void aml_name_packages(struct aml *a, const char *name, unsigned n);
 void aml_package(struct aml *a, unsigned n);
+void aml_string(struct aml *a, const char *value);
 void aml_int(struct aml *a, uint64_t value);
+
+/* A method without arguments that tells the device `name` below \_SB that something has happened.
+ */
+void aml_notify_method(struct aml *a, const char *method, const char *name, uint8_t what);
 
 /* Resource descriptors (ACPI 6.4, 6.4): consumed by the device. */
 void aml_io(struct aml *a, uint16_t port, uint8_t len);

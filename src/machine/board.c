@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "cpu/cpuid.h"
 #include "cpu/msr.h"
@@ -391,6 +392,29 @@ static int make_parts(struct board *b, const struct board_config *config)
 	return rc;
 }
 
+/* The generation ID. A reset, which clears memory, does not change it. */
+
+static void show_generation(struct board *b)
+{
+	mem_write(b->mem, GPA_VMGENID, b->generation, sizeof(b->generation));
+}
+
+static void make_generation(struct board *b)
+{
+	/* Nothing that is asked for 16 bytes falls short, once the host has booted. */
+	while (getrandom(b->generation, sizeof(b->generation), 0) != sizeof(b->generation))
+		;
+	show_generation(b);
+}
+
+void board_new_generation(struct board *b)
+{
+	make_generation(b);
+	bus_lock(&b->bus);
+	acpi_pm_raise_gpe(&b->pm, GPE_VMGENID);
+	bus_unlock(&b->bus);
+}
+
 int board_new(struct board **out, const struct board_config *config, char *err, size_t errlen)
 {
 	struct board *b;
@@ -404,6 +428,8 @@ int board_new(struct board **out, const struct board_config *config, char *err, 
 	}
 	b->host = config->host;
 	b->opaque = config->opaque;
+	b->mem = config->mem;
+	make_generation(b);
 	rc = make_parts(b, config);
 	if (rc)
 		snprintf(err, errlen, "board: %s", strerror(-rc));
@@ -463,6 +489,7 @@ void board_resume(struct board *b)
 
 void board_reset(struct board *b)
 {
+	show_generation(b);
 	bus_lock(&b->bus);
 	/* Sources of interrupts before their controllers, so that no line falls into a fresh one.
 	 */

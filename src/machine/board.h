@@ -83,6 +83,8 @@ struct board {
 	bool hpet_legacy; /* the HPET drives lines 0 and 8 */
 	bool rtc_level;   /* of the RTC's output */
 	gpa_t rsdp;       /* ACPI's root pointer */
+	struct mem *mem;
+	uint8_t generation[16]; /* random, and in guest memory at GPA_VMGENID */
 	const struct board_host_ops *host;
 	void *opaque;
 };
@@ -101,6 +103,12 @@ void board_stop(struct board *b);
 void board_resume(struct board *b);
 /* The reset pin of every chip. Only while no vCPU runs; takes bus.lock. */
 void board_reset(struct board *b);
+
+/*
+ * Gives the machine a new generation ID and tells the guest: for whoever lets a machine go on that
+ * has been copied or set back. Without bus.lock.
+ */
+void board_new_generation(struct board *b);
 
 /* Joins vCPU c->id to its local APIC, which is returned. */
 struct lapic *board_attach_cpu(struct board *b, struct cpu *c);

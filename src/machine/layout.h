@@ -53,6 +53,9 @@
 #define PCI_GSIS     8
 #define GSI_COUNT    24
 
+/* General-purpose events. */
+#define GPE_VMGENID 5
+
 /* Memory-mapped devices. The PCI bus' configuration space begins where RAM ends. */
 #define GPA_PCI_CONFIG    MEM_HOLE_BASE
 #define PCI_CONFIG_WINDOW 0x100000ull /* one bus of 256 functions, 4 KiB each */
@@ -80,6 +83,7 @@
 #define GPA_CMDLINE      0x20000ull
 #define CMDLINE_BYTES    0x10000ull /* the most a command line may take, final NUL included */
 #define GPA_EBDA         0x9fc00ull /* reserved from here to 640 KiB */
+#define GPA_VMGENID      0x9fe00ull /* the VM generation ID, 16 bytes */
 
 /* Firmware tables, in the area that E820 reports reserved and that guests scan. */
 #define GPA_BIOS_AREA     0xe0000ull

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "device/i6300esb.h"
 #include "device/nvme/nvme.h"
 #include "device/virtio/blk.h"
 #include "device/virtio/rng.h"
@@ -108,6 +109,28 @@ static int plug_balloon(struct vm *vm, char *err, size_t errlen)
 	return plug_fail(rc, "virtio-balloon", err, errlen);
 }
 
+static void watchdog_expired(void *opaque)
+{
+	static const enum vm_outcome outcome[] = { [VM_WATCHDOG_RESET] = VM_REBOOTED,
+		                                   [VM_WATCHDOG_POWEROFF] = VM_POWEROFF,
+		                                   [VM_WATCHDOG_PAUSE] = VM_PAUSED };
+	struct vm *vm = opaque;
+
+	log_warn("the watchdog's time is over");
+	vcpu_group_stop(&vm->group, outcome[vm->config.watchdog], 0, "the watchdog's time is over");
+}
+
+static int plug_watchdog(struct vm *vm, char *err, size_t errlen)
+{
+	struct i6300esb_config config = { .loop = vm->loop,
+		                          .expired = watchdog_expired,
+		                          .opaque = vm };
+
+	if (vm->config.watchdog == VM_WATCHDOG_NONE)
+		return 0;
+	return plug_fail(i6300esb_add(&vm->board->pci, &config), "watchdog", err, errlen);
+}
+
 int plug_devices(struct vm *vm, char *err, size_t errlen)
 {
 	struct board *b = vm->board;
@@ -122,6 +145,8 @@ int plug_devices(struct vm *vm, char *err, size_t errlen)
 		rc = plug_console(vm, err, errlen);
 	if (!rc)
 		rc = plug_balloon(vm, err, errlen);
+	if (!rc)
+		rc = plug_watchdog(vm, err, errlen);
 	if (!rc)
 		rc = plug_connections(vm, err, errlen);
 	if (rc)

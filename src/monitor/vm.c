@@ -331,7 +331,6 @@ static bool wait_in_pause(struct vm *vm, uint64_t deadline_ns)
 	int rc = 0;
 
 	pthread_mutex_lock(&vm->pause_lock);
-	vm->paused = true;
 	while (!vm->continue_wanted && !vm->stop_wanted && rc != ETIMEDOUT) {
 		if (deadline_ns)
 			rc = pthread_cond_timedwait(&vm->pause_ends, &vm->pause_lock, &ts);
@@ -349,6 +348,9 @@ static bool pause_machine(struct vm *vm, uint64_t deadline_ns)
 {
 	struct vcpu_group *g = &vm->group;
 
+	pthread_mutex_lock(&vm->pause_lock);
+	vm->paused = true; /* whoever hears of it may let the machine go on at once */
+	pthread_mutex_unlock(&vm->pause_lock);
 	if (vm->config.paused)
 		vm->config.paused(vm->config.paused_opaque, g->reason);
 	if (wait_in_pause(vm, deadline_ns)) {

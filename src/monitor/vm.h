@@ -52,6 +52,9 @@ struct vm_console {
 	void *opaque;
 };
 
+/* What a watchdog's time being over means. */
+enum vm_watchdog { VM_WATCHDOG_NONE, VM_WATCHDOG_RESET, VM_WATCHDOG_POWEROFF, VM_WATCHDOG_PAUSE };
+
 enum vm_disk_bus { VM_DISK_VIRTIO, VM_DISK_NVME };
 
 struct vm_disk {
@@ -91,6 +94,7 @@ struct vm_config {
 	unsigned nr_disks;
 	struct vm_port port[VM_MAX_PORTS];
 	unsigned nr_ports; /* 0: no virtio console */
+	enum vm_watchdog watchdog;
 	bool balloon;
 	uint64_t balloon_keep; /* bytes that it leaves to the guest, at most `memory` */
 	/* As --net, --share and --vsock have it; vsock may be NULL. */

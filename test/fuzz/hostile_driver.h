@@ -8,7 +8,7 @@
 #include "device_world.h"
 
 /* Where an honest start has the rings of a queue. */
-#define RINGS(device, queue) (0x100000ull + ((device)*8 + (queue)) * 0x10000)
+#define RINGS(device, queue) (0x100000ull + ((device)*8 + (queue)) * 0x8000)
 #define AREA                 0x1000ull /* from one ring to the next; then indirect tables */
 #define PAGE_NOTIFY          0x3000
 #define COMMON(reg)          (reg)
