@@ -300,3 +300,31 @@ def test_tap_without_rights(trapeze, echo):
 
 def test_too_many(trapeze, echo):
     refused(call(trapeze, "run", "--kernel", echo, *["--net", "user"] * 9), "more than 8")
+
+
+def test_reboot(start, tmp_path, peer_program):
+    """Cards, shares and sockets start anew with the machine, which keeps its host's ends of them."""
+    shared, path = tmp_path / "shared", f"{tmp_path}/vsock"
+    shared.mkdir()
+    (shared / "open").write_text("")
+    m = start_devices(start, tmp_path, [*MODULES, "virtiofs", "vmw_vsock_virtio_transport"], """
+mkdir /mnt
+mount -t virtiofs share /mnt
+""" + STATIC.format("10.0.2.15") + """
+ping -c 1 -W 10 10.0.2.2 | grep received
+(exec 5</mnt/open; /extra/peer listen 5) &
+sleep 1
+echo "run $(cat /mnt/count 2>/dev/null)"
+if [ ! -e /mnt/count ]; then
+	echo 2 > /mnt/count
+	sync
+	reboot -f
+fi
+/extra/peer refuse 9
+""", "--net", "user", "--share", f"path={shared},tag=share", "--vsock", f"path={path},cid=3",
+                      files=[peer_program])
+    m.expect("run", 120)
+    m.expect("run 2", 120)
+    m.output = b"== begin\n" + m.output
+    assert "connect: Connection reset" in finish_devices(m)
+    assert (shared / "count").read_text() == "2\n"
