@@ -103,8 +103,8 @@ static int parse_key(struct vm_disk *d, char *word, const char *text)
 		if (strcmp(word, keys[i].name))
 			continue;
 		if (keys[i].has_value != !!value) {
-			log_error("--disk %s: %s %s a value", text, word,
-			          value ? "takes no" : "needs");
+			log_error("--disk %s: %s %s value", text, word,
+			          value ? "takes no" : "needs a");
 			return -EINVAL;
 		}
 		return keys[i].parse(d, value, text);

@@ -125,19 +125,12 @@ static void send_pending(struct pci_function *f)
 	}
 }
 
-void pci_raise_msix_locked(struct pci_function *f, unsigned vector)
+void pci_raise_msix(struct pci_function *f, unsigned vector)
 {
 	if (vector >= f->nr_vectors || !f->host || !pci_msix_enabled(f))
 		return;
 	f->msix.pending |= BIT(vector);
 	send_pending(f);
-}
-
-void pci_raise_msix(struct pci_function *f, unsigned vector)
-{
-	pci_host_lock(f->host);
-	pci_raise_msix_locked(f, vector);
-	pci_host_unlock(f->host);
 }
 
 /* The pin follows what the device wants, unless it is disabled or replaced by messages. */
@@ -154,18 +147,11 @@ static void update_pin(struct pci_function *f)
 	pci_host_set_intx(f->host, f->devfn, pin);
 }
 
-void pci_set_intx_locked(struct pci_function *f, bool level)
+void pci_set_intx(struct pci_function *f, bool level)
 {
 	f->intx = level;
 	if (f->host)
 		update_pin(f);
-}
-
-void pci_set_intx(struct pci_function *f, bool level)
-{
-	pci_host_lock(f->host);
-	pci_set_intx_locked(f, level);
-	pci_host_unlock(f->host);
 }
 
 /* An entry as the guest sees it: address, data, control, little-endian like the host. */

@@ -5,8 +5,7 @@
  * A device embeds a struct pci_function, fills it with pci_init() and the calls that follow, and
  * plugs it into the host bridge (pci_host_add()).
  *
- * Locks: bus.lock, for every function here but pci_raise_msix() and pci_set_intx(), which take it:
- * they are for a device's own threads, with none of its locks held that its bus routines take.
+ * Lock: bus.lock, for every function here once the function is plugged in.
  */
 #pragma once
 
@@ -142,9 +141,7 @@ bool pci_msix_enabled(const struct pci_function *f);
 /* Sends a vector's message, or keeps it pending; PCI_NO_VECTOR and such beyond the table are lost.
  */
 void pci_raise_msix(struct pci_function *f, unsigned vector);
-void pci_raise_msix_locked(struct pci_function *f, unsigned vector);
 void pci_set_intx(struct pci_function *f, bool level);
-void pci_set_intx_locked(struct pci_function *f, bool level);
 
 /* For the host bridge. */
 uint64_t pci_read_config(struct pci_function *f, unsigned reg, unsigned size);

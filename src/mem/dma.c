@@ -59,30 +59,20 @@ uint64_t dma_read(const struct dma *d, uint64_t at, void *buf, uint64_t len)
 
 struct source {
 	struct mem *mem;
-	const uint8_t *buf; /* NULL: zeroes */
+	const uint8_t *buf;
 };
 
 static void copy_in(uint8_t *host, uint64_t done, uint64_t n, void *opaque)
 {
 	const struct source *s = opaque;
 
-	if (s->buf)
-		memcpy(host, s->buf + done, n);
-	else
-		memset(host, 0, n);
+	memcpy(host, s->buf + done, n);
 	mem_wrote_range(s->mem, host, n);
 }
 
 uint64_t dma_write(const struct dma *d, struct mem *m, uint64_t at, const void *buf, uint64_t len)
 {
 	struct source s = { .mem = m, .buf = buf };
-
-	return for_each_piece(d, at, len, copy_in, &s);
-}
-
-uint64_t dma_clear(const struct dma *d, struct mem *m, uint64_t at, uint64_t len)
-{
-	struct source s = { .mem = m };
 
 	return for_each_piece(d, at, len, copy_in, &s);
 }

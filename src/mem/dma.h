@@ -27,7 +27,5 @@ int dma_add(struct dma *d, const struct mem *m, gpa_t gpa, uint64_t len, bool wr
  * were, at most len. */
 uint64_t dma_read(const struct dma *d, uint64_t at, void *buf, uint64_t len);
 uint64_t dma_write(const struct dma *d, struct mem *m, uint64_t at, const void *buf, uint64_t len);
-/* Writes zeroes. */
-uint64_t dma_clear(const struct dma *d, struct mem *m, uint64_t at, uint64_t len);
 /* The first len bytes of the list were written by other means. */
 void dma_wrote(const struct dma *d, struct mem *m, uint64_t len);

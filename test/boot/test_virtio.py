@@ -196,3 +196,32 @@ def test_host_without_room(start, tmp_path, bus, disk, policy):
     finally:
         m.close()
         subprocess.run(["umount", folder], check=True)
+
+
+REBOOT_SCRIPT = """
+for disk in vda nvme0n1; do
+	head -c 8 /dev/$disk
+	echo
+done
+dd if=/dev/vda of=/dev/null bs=64k 2>/dev/null &
+if [ "$(head -c 6 /dev/vda)" != second ]; then
+	for disk in vda nvme0n1; do
+		echo second | dd of=/dev/$disk conv=notrunc,fsync 2>/dev/null
+	done
+	reboot -f
+fi
+wait
+"""
+
+
+def test_reboot_with_devices(start, tmp_path):
+    """Nothing of the first run reaches into the second."""
+    first, second = tmp_path / "first.img", tmp_path / "second.img"
+    for path in first, second:
+        path.write_bytes(b"first   ")
+        os.truncate(path, 16 * MIB)
+    out = run_devices(start, tmp_path, ["virtio_pci", "virtio_blk", "virtio_console", "virtio-rng",
+                                        "virtio_balloon"], REBOOT_SCRIPT, "--disk", str(first),
+                      "--disk", f"{second},if=nvme", "--rng", "--console", "none", "--balloon",
+                      "400M", "--watchdog", "reset", "--vcpus", "2")
+    assert [out.split().count(word) for word in ["first", "second"]] == [2, 2], out

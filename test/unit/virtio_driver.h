@@ -27,7 +27,7 @@ struct driver {
 	struct mem *mem;
 	struct virtio v;
 	unsigned interrupts, config_interrupts;
-	unsigned stops; /* calls of the device's stop() */
+	_Atomic unsigned stops; /* calls of the device's stop() */
 	bool packed;
 	uint16_t avail;  /* split: next index; packed: next place */
 	bool avail_wrap; /* packed */

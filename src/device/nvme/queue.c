@@ -99,7 +99,7 @@ static void interrupt(struct nvme *n, const struct nvme_cq_state *s)
 		return;
 	bus_lock(n->bus);
 	if (pci_msix_enabled(&n->f))
-		pci_raise_msix_locked(&n->f, s->vector);
+		pci_raise_msix(&n->f, s->vector);
 	else
 		nvme_update_pin_locked(n);
 	bus_unlock(n->bus);
@@ -201,7 +201,7 @@ void nvme_update_pin_locked(struct nvme *n)
 	}
 	level = level && !(n->s.mask & 1);
 	pthread_mutex_unlock(&n->lock);
-	pci_set_intx_locked(&n->f, level);
+	pci_set_intx(&n->f, level);
 }
 
 void nvme_update_pin(struct nvme *n)

@@ -160,16 +160,6 @@ void vq_drop(struct vq *q)
 	give_back(q, 1);
 }
 
-bool vq_empty(struct vq *q)
-{
-	bool empty;
-
-	pthread_mutex_lock(&q->lock);
-	empty = !q->running || q->v->broken || q->layout->empty(q);
-	pthread_mutex_unlock(&q->lock);
-	return empty;
-}
-
 static void interrupt(struct vq *q, uint16_t vector)
 {
 	const struct virtio_transport *t = &q->v->transport;

@@ -9,7 +9,7 @@
  * config_write() takes: vq_push() may raise an interrupt, which takes bus.lock.
  *
  * Reset, by the driver or with the machine: vq_pop() finds nothing any more, the worker calls
- * stop(), in which the device gives back (vq_push() or vq_drop()) chains that it keeps for later,
+ * stop(), in which the device gives back chains that it keeps for later,
  * and waits until every chain is back; only then is the device reset in the driver's eyes. So a
  * device needs no code for requests that outlive their queue.
  *
@@ -161,13 +161,11 @@ bool vq_pop(struct vq *q, struct vq_chain *c);
 bool vq_pop_or_ask(struct vq *q, struct vq_chain *c);
 /* Puts back the chain that was taken last, as if it had not been. */
 void vq_unpop(struct vq *q, const struct vq_chain *c);
-/* Whether vq_pop() would find nothing. */
-bool vq_empty(struct vq *q);
 /* Gives chains back, of whose `in` the first len bytes were written, and tells the driver if it
  * wants to know. The driver sees all of a list or nothing. */
 void vq_push(struct vq *q, const struct vq_chain *c, uint32_t len);
 void vq_push_list(struct vq *q, const struct vq_used *used, unsigned n);
-/* Forgets a chain: only in stop(). */
+/* Forgets a chain that was taken: only in stop(). */
 void vq_drop(struct vq *q);
 /* Asks the driver for doorbells, or says that none are needed. After asking, true when chains came
  * in meanwhile. With an event index a doorbell has to be asked for again after each. */

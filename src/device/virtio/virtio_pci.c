@@ -255,7 +255,7 @@ static uint64_t read_isr(struct virtio_pci *card)
 	uint8_t isr = card->v.s.isr;
 
 	card->v.s.isr = 0;
-	pci_set_intx_locked(&card->f, false);
+	pci_set_intx(&card->f, false);
 	return isr;
 }
 
@@ -351,16 +351,16 @@ static void raise_interrupt(void *opaque, uint16_t vector, uint8_t isr)
 	struct virtio_pci *card = opaque;
 
 	if (pci_msix_enabled(&card->f)) {
-		pci_raise_msix_locked(&card->f, vector);
+		pci_raise_msix(&card->f, vector);
 		return;
 	}
 	card->v.s.isr |= isr;
-	pci_set_intx_locked(&card->f, true);
+	pci_set_intx(&card->f, true);
 }
 
 static void clear_interrupt(void *opaque)
 {
-	pci_set_intx_locked(&((struct virtio_pci *)opaque)->f, false);
+	pci_set_intx(&((struct virtio_pci *)opaque)->f, false);
 }
 
 static void stop_card(void *dev)
