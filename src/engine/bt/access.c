@@ -17,6 +17,7 @@
 void access_forget(struct bt_xlat *x)
 {
 	x->cached[0].valid = x->cached[1].valid = false;
+	hold_forget_all(x);
 }
 
 void access_forget_host(struct bt_xlat *x, unsigned host)
@@ -24,6 +25,7 @@ void access_forget_host(struct bt_xlat *x, unsigned host)
 	for (unsigned n = 0; n < 2; n++)
 		if (x->cached[n].host == host)
 			x->cached[n].valid = false;
+	hold_forget(x, host);
 }
 
 /* The base register has a new value: the same memory is at other distances from it. */
@@ -103,37 +105,68 @@ static struct group find_group(const struct bt_xlat *x, const struct operand *o)
 	return r;
 }
 
+static bool covers(const struct bt_xlat *x, const struct cached *c, const struct operand *o,
+                   int64_t step)
+{
+	return mergeable(x, o) && o->base == c->base && o->disp + step >= c->lo &&
+	       o->disp + step + o->size <= c->hi && (c->write || !o->write);
+}
+
 static struct cached *find_cached(struct bt_xlat *x, const struct operand *o, uint32_t avoid)
 {
 	for (unsigned n = 0; n < 2; n++) {
 		struct cached *c = &x->cached[n];
 
-		if (c->valid && c->base == o->base && o->disp >= c->lo &&
-		    o->disp + o->size <= c->hi && (c->write || !o->write) &&
-		    !(avoid >> c->host & 1))
+		if (c->valid && covers(x, c, o, 0) && !(avoid >> c->host & 1))
 			return c;
 	}
 	return NULL;
 }
 
-/* The scratch register that has been idle longest. */
+bool access_is_live(const struct bt_xlat *x, unsigned host)
+{
+	const struct cached *c = &x->cached[x->cached[0].host != host];
+	int64_t step = 0, one = 0;
+
+	if (!c->valid)
+		return false;
+	for (unsigned n = x->at; n < x->nr; n++) {
+		const struct guest_insn *g = &x->insn[n];
+
+		/* Of the instruction at hand the access may have been dealt with; its step has not. */
+		if (n > x->at && (covers(x, c, &g->mem, step) || covers(x, c, &g->stack, step)))
+			return true;
+		if (c->base >= 0 && !scan_step(g, c->base, &one))
+			return false;
+		step += one;
+	}
+	return false;
+}
+
+/* The scratch register for an address. */
 static struct cached *pick_register(struct bt_xlat *x, uint32_t avoid)
 {
-	struct cached *a = &x->cached[0], *b = &x->cached[1];
+	unsigned host = hold_pick(x, avoid | 1u << R15, true);
 
-	if (avoid >> a->host & 1)
-		return b;
-	if (avoid >> b->host & 1 || !a->valid)
-		return a;
-	return !b->valid || b->used < a->used ? b : a;
+	return &x->cached[x->cached[0].host != host];
 }
 
 void access_address(struct bt_xlat *x, const struct operand *o, unsigned to)
 {
 	struct emit *e = &x->e;
 	bool wide = o->asize == 8;
-	int base = o->base;
+	int base = o->base, index = o->index;
 
+	if (index != NO_REG && bt_host_reg[index] == NO_HOST && hold_find(x, index) == (int)to &&
+	    base != NO_REG) {
+		emit_mov_rr(e, R15, to); /* before the base takes its place */
+		hold_forget(x, R15);
+		index = R15;
+	} else if (index != NO_REG) {
+		if (base != NO_REG && hold_find(x, base) == R15)
+			hold_forget(x, R15);
+		index = (int)rewrite_read(x, index, R15);
+	}
 	if (base == REG_PC) {
 		emit_load_gs(e, to, GS(pc));
 		base = (int)to;
@@ -144,8 +177,7 @@ void access_address(struct bt_xlat *x, const struct operand *o, unsigned to)
 		base = (int)rewrite_read(x, base, to);
 	}
 	if (o->index != NO_REG)
-		emit_lea_sib(e, wide, to, base, rewrite_read(x, o->index, R15), o->scale,
-		             (int32_t)o->disp);
+		emit_lea_sib(e, wide, to, base, (unsigned)index, o->scale, (int32_t)o->disp);
 	else if (base == NO_REG && wide && o->disp != (int32_t)o->disp)
 		emit_mov_imm64(e, to, (uint64_t)o->disp);
 	else if (base == NO_REG)
@@ -191,9 +223,9 @@ static void check_operand(struct bt_xlat *x, const struct operand *o, unsigned r
 	struct pending *p;
 
 	flags_free(x);
+	hold_forget(x, R15);
 	s->flags = (uint8_t)x->flags;
 	s->recipe = x->recipe;
-	s->retry = emit_offset(&x->e);
 	s->span = o->size;
 	s->mode = x->mode;
 	s->write_tag = write_tag;
@@ -201,6 +233,8 @@ static void check_operand(struct bt_xlat *x, const struct operand *o, unsigned r
 	s->group = group;
 	s->addr_reg = (uint8_t)reg;
 	access_address(x, o, reg);
+	s->retry = emit_offset(&x->e); /* bt_fill() leaves the register alone */
+	hold_forget(x, reg);
 	emit_check(x, reg, o->size, write_tag);
 	p = xlat_pending(x, PENDING_ACCESS, emit_jcc_later(&x->e, 7));
 	p->site = s;
@@ -221,10 +255,8 @@ struct reach access_reach(struct bt_xlat *x, const struct operand *o, uint32_t a
 	struct operand range = *o;
 	struct group r = { 0 };
 
-	if (c) {
-		c->used = ++x->clock;
+	if (c)
 		return reach_by(c, o);
-	}
 	c = pick_register(x, avoid);
 	c->valid = false;
 	if (mergeable(x, o))
@@ -242,7 +274,6 @@ struct reach access_reach(struct bt_xlat *x, const struct operand *o, uint32_t a
 		              .lo = r.lo,
 		              .hi = r.hi,
 		              .bias = r.lo,
-		              .write = r.write,
-		              .used = ++x->clock };
+		              .write = r.write };
 	return reach_by(c, o);
 }

@@ -93,10 +93,12 @@ void flags_emit_recipe(struct bt_xlat *x, const struct bt_recipe *r)
 			alu_rr(e, r->size, 0x85, a, b);
 		break;
 	case RECIPE_SUB_DONE:
+		hold_forget(x, R15);
 		emit_lea(e, r->size == 8, R15, a, r->imm);
 		alu_ri(e, r->size, 7, R15, r->imm);
 		break;
 	case RECIPE_ADD_DONE:
+		hold_forget(x, R15);
 		emit_lea(e, r->size == 8, R15, a, -r->imm);
 		alu_ri(e, r->size, 0, R15, r->imm);
 		break;
@@ -105,9 +107,10 @@ void flags_emit_recipe(struct bt_xlat *x, const struct bt_recipe *r)
 
 void flags_host(struct bt_xlat *x)
 {
-	if (x->flags == BT_FLAGS_SLOT)
+	if (x->flags == BT_FLAGS_SLOT) {
 		flags_from_slot(&x->e);
-	else if (x->flags == BT_FLAGS_RECIPE)
+		hold_forget(x, R15);
+	} else if (x->flags == BT_FLAGS_RECIPE)
 		flags_emit_recipe(x, &x->recipe);
 	x->flags = BT_FLAGS_HOST;
 }
@@ -187,10 +190,46 @@ static bool uses(const struct bt_recipe *r, uint32_t writes)
 	return writes >> r->a & 1 || (r->b != 255 && writes >> r->b & 1);
 }
 
+/* Translated without a look at the flags of before. */
+static bool ignores_flags(const struct guest_insn *g)
+{
+	switch (g->class) {
+	case ISA_PLAIN:
+	case ISA_DIVIDE:
+	case ISA_VECTOR:
+	case ISA_NOTHING:
+	case ISA_LEA:
+	case ISA_PUSH:
+	case ISA_POP:
+	case ISA_LEAVE:
+		return !g->flags.reads && g->flags.writes == g->flags.writes_all;
+	default:
+		return false;
+	}
+}
+
+/* Behind the instruction at hand: are flags set anew before anybody can see the old ones? */
+static bool unseen(const struct bt_xlat *x)
+{
+	for (unsigned n = x->at + 1; n < x->nr; n++) {
+		const struct guest_insn *g = &x->insn[n];
+
+		if (!ignores_flags(g) || xlat_has_site(g))
+			return false;
+		if (g->flags.writes_all)
+			return true;
+	}
+	return false;
+}
+
 void flags_keep(struct bt_xlat *x, const struct guest_insn *g)
 {
+	x->unseen = false;
 	if (x->recipe.op == RECIPE_NONE || g->flags.writes || !uses(&x->recipe, g->writes))
 		return;
+	x->unseen = ignores_flags(g) && unseen(x);
+	if (x->unseen)
+		return; /* good until the register changes */
 	if (x->flags == BT_FLAGS_RECIPE)
 		flags_host(x);
 	x->recipe.op = RECIPE_NONE;
@@ -235,24 +274,6 @@ uint16_t flags_pack(struct bt_xlat *x)
 	return x->packed ? made_of(&x->recipe) : 0;
 }
 
-/* Translated without a look at the flags of before. */
-static bool ignores_flags(const struct guest_insn *g)
-{
-	switch (g->class) {
-	case ISA_PLAIN:
-	case ISA_DIVIDE:
-	case ISA_VECTOR:
-	case ISA_NOTHING:
-	case ISA_LEA:
-	case ISA_PUSH:
-	case ISA_POP:
-	case ISA_LEAVE:
-		return !g->flags.reads && g->flags.writes == g->flags.writes_all;
-	default:
-		return false;
-	}
-}
-
 bool flags_unread(const struct bt_xlat *x, uint16_t *spoils)
 {
 	uint32_t written = 0;
@@ -270,6 +291,11 @@ bool flags_unread(const struct bt_xlat *x, uint16_t *spoils)
 
 void flags_done(struct bt_xlat *x, const struct guest_insn *g)
 {
+	if (x->unseen) {
+		x->flags = x->flags == BT_FLAGS_RECIPE ? BT_FLAGS_SLOT : x->flags; /* anything */
+		x->recipe.op = RECIPE_NONE;
+		x->packed = x->unseen = false;
+	}
 	if (!g->flags.writes || g->class == ISA_POPF) /* which leaves them in the slot */
 		return;
 	x->flags = BT_FLAGS_HOST;

@@ -12,12 +12,14 @@
 #include "engine/bt/stubs.h"
 #include "engine/bt/xlat.h"
 
-/* A loop that has found its ranges across pages stays unmerged. */
-static uint8_t exit_key(const struct bt_xlat *x, bool cross)
+/* A loop of one block that has found its ranges across pages stays unmerged. */
+static uint8_t exit_key(const struct bt_xlat *x, int64_t target)
 {
-	return (uint8_t)((x->key &
-	                  ~(uint32_t)(BT_KEY_MMU | BT_KEY_SPAN | (cross ? BT_KEY_UNMERGED : 0))) |
-	                 x->mode);
+	uint32_t drop = BT_KEY_MMU | BT_KEY_SPAN;
+
+	if (target != x->insn[0].off)
+		drop |= BT_KEY_UNMERGED;
+	return (uint8_t)((x->key & ~drop) | x->mode);
 }
 
 static unsigned new_exit(struct bt_xlat *x, int64_t target, bool slot, bool cross)
@@ -26,7 +28,7 @@ static unsigned new_exit(struct bt_xlat *x, int64_t target, bool slot, bool cros
 
 	x->exit[n] = (struct bt_exit){
 		.off = target & (PAGE_SIZE - 1),
-		.key = exit_key(x, cross),
+		.key = exit_key(x, target),
 		.slot = slot,
 		.cross = cross,
 	};

@@ -55,6 +55,21 @@ static void scan_memory(struct guest_insn *g, const ZydisDecodedOperand *op, boo
 		o->seg = op->mem.segment == ZYDIS_REGISTER_GS;
 }
 
+/* A write of less than 32 bits leaves the rest as it was. */
+static bool reads_part(const ZydisDecodedOperand *op)
+{
+	return op->size < 32 || op->actions & ZYDIS_OPERAND_ACTION_MASK_READ ||
+	       op->actions & ZYDIS_OPERAND_ACTION_CONDWRITE;
+}
+
+static void add_read(struct guest_insn *g, ZydisRegister r)
+{
+	int reg = scan_gpr(r);
+
+	if (reg >= 0)
+		g->reads |= 1u << reg;
+}
+
 static void scan_operands(struct guest_insn *g, bool code64)
 {
 	for (unsigned n = 0; n < g->z.operand_count; n++) {
@@ -68,6 +83,12 @@ static void scan_operands(struct guest_insn *g, bool code64)
 
 			if (reg >= 0)
 				g->writes |= 1u << reg;
+		}
+		if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && reads_part(op))
+			add_read(g, op->reg.value);
+		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+			add_read(g, op->mem.base);
+			add_read(g, op->mem.index);
 		}
 	}
 }
@@ -203,7 +224,7 @@ static bool scan_insn(struct bt_xlat *x, struct guest_insn *g, const uint8_t *by
 	g->bytes = bytes;
 	g->mem.present = g->stack.present = false;
 	g->stack_step = 0;
-	g->writes = 0;
+	g->writes = g->reads = 0;
 	if (!ZYAN_SUCCESS(st)) {
 		if (st == ZYDIS_STATUS_NO_MORE_DATA && avail < INSN_MAX)
 			return false;
