@@ -23,6 +23,8 @@ enum isa_class {
 	ISA_CALL,
 	ISA_JMP,
 	ISA_JCC,
+	ISA_JCXZ, /* by RCX or ECX, as LOOP */
+	ISA_LOOP,
 	ISA_RET,
 	ISA_CLI,
 	ISA_STI,

@@ -3,10 +3,11 @@
  *
  * The check is tlb.c's. One check serves all accesses of the block from the same base register, as
  * far as they lie within one page: before it is written, the rest of the block is looked through
- * for operands at constant distances from that register, through pushes, pops and additions of
- * constants. The check then covers the whole range, and the register that holds the host address
- * stays reserved for it. If the range turns out to cross a page, or to be no plain memory, C goes
- * on in a block that was translated with BT_KEY_UNMERGED, where each access is checked by itself.
+ * for operands at constant distances from it (or from the same base and index), through pushes,
+ * pops and additions of constants. The check then covers the whole range, and the register that
+ * holds the host address stays reserved for it. If the range turns out to cross a page, or to be no
+ * plain memory, C goes on in a block that was translated with BT_KEY_UNMERGED, where each access is
+ * checked by itself.
  *
  * A range on the stack is checked against the write tags at once, since a push is seldom far.
  */
@@ -28,16 +29,38 @@ void access_forget_host(struct bt_xlat *x, unsigned host)
 	hold_forget(x, host);
 }
 
-/* The base register has a new value: the same memory is at other distances from it. */
+/* By how much the registers of an address change with an instruction; false: not by a constant. */
+static bool place_step(const struct guest_insn *g, const struct place *p, int64_t *step)
+{
+	int64_t base = 0, index = 0;
+
+	if ((p->base >= 0 && !scan_step(g, p->base, &base)) ||
+	    (p->index >= 0 && !scan_step(g, p->index, &index)))
+		return false;
+	*step = base + (int64_t)((uint64_t)index << p->scale);
+	return true;
+}
+
+static struct place place_of(const struct operand *o)
+{
+	return (struct place){ .base = o->base, .index = o->index, .scale = o->scale };
+}
+
+static bool same_place(const struct place *p, const struct operand *o)
+{
+	return p->base == o->base && p->index == o->index && p->scale == o->scale;
+}
+
+/* The registers have new values: the same memory is at other distances from them. */
 void access_insn_done(struct bt_xlat *x, const struct guest_insn *g)
 {
 	for (unsigned n = 0; n < 2; n++) {
 		struct cached *c = &x->cached[n];
 		int64_t step;
 
-		if (!c->valid || c->base < 0)
+		if (!c->valid)
 			continue;
-		if (!scan_step(g, c->base, &step)) {
+		if (!place_step(g, &c->place, &step)) {
 			c->valid = false;
 			continue;
 		}
@@ -51,23 +74,28 @@ static bool mergeable(const struct bt_xlat *x, const struct operand *o)
 {
 	unsigned natural = x->key & BT_KEY_32 ? 4 : 8;
 
-	return o->present && o->base != NO_REG && o->base != REG_BIT && o->index == NO_REG &&
+	return o->present && (o->base != NO_REG || o->index != NO_REG) && o->base != REG_BIT &&
 	       o->seg == NO_REG && o->asize == natural && !(x->key & BT_KEY_UNMERGED);
 }
 
+/* The accesses that one check can serve; places are as at the first of them. */
 struct group {
+	struct place place;
 	int64_t lo, hi;
 	bool write;
+	bool certain; /* what is looked at will be executed, if nothing faults */
 	unsigned members;
 };
 
-static void group_add(const struct bt_xlat *x, struct group *r, const struct operand *o, int base,
-                      int64_t step, const struct operand *first)
+/* The right to write is asked for at once if it is needed for certain: not for what comes behind a
+ * jump, for the page may be one that is only read. */
+static void group_add(const struct bt_xlat *x, struct group *r, const struct operand *o,
+                      int64_t step)
 {
 	int64_t lo = o->disp + step, hi = lo + o->size;
 
-	if (!mergeable(x, o) || o->base != base || (o->write && !r->write) ||
-	    (!o->read && !o->write))
+	if (!mergeable(x, o) || !same_place(&r->place, o) || (!o->read && !o->write) ||
+	    (o->write && !r->write && !r->certain))
 		return;
 	lo = lo < r->lo ? lo : r->lo;
 	hi = hi > r->hi ? hi : r->hi;
@@ -75,6 +103,7 @@ static void group_add(const struct bt_xlat *x, struct group *r, const struct ope
 		return;
 	r->lo = lo;
 	r->hi = hi;
+	r->write = r->write || o->write;
 	r->members++;
 }
 
@@ -82,9 +111,11 @@ static void group_add(const struct bt_xlat *x, struct group *r, const struct ope
 static struct group find_group(const struct bt_xlat *x, const struct operand *o)
 {
 	struct group r = {
+		.place = place_of(o),
 		.lo = o->disp,
 		.hi = o->disp + o->size,
 		.write = o->write || o->base == R_RSP,
+		.certain = true,
 	};
 	int64_t step = 0, one;
 
@@ -94,13 +125,12 @@ static struct group find_group(const struct bt_xlat *x, const struct operand *o)
 		if (g->class == ISA_OTHER || g->class == ISA_OTHER_END || g->class == ISA_STAC ||
 		    g->class == ISA_CLAC || g->class == ISA_SWAPGS)
 			break;
-		group_add(x, &r, &g->mem, o->base, step, o);
-		group_add(x, &r, &g->stack, o->base, step, o);
-		if (o->base >= 0) {
-			if (!scan_step(g, o->base, &one))
-				break;
-			step += one;
-		}
+		r.certain = r.certain && !xlat_branches(g);
+		group_add(x, &r, &g->mem, step);
+		group_add(x, &r, &g->stack, step);
+		if (!place_step(g, &r.place, &one))
+			break;
+		step += one;
 	}
 	return r;
 }
@@ -108,7 +138,7 @@ static struct group find_group(const struct bt_xlat *x, const struct operand *o)
 static bool covers(const struct bt_xlat *x, const struct cached *c, const struct operand *o,
                    int64_t step)
 {
-	return mergeable(x, o) && o->base == c->base && o->disp + step >= c->lo &&
+	return mergeable(x, o) && same_place(&c->place, o) && o->disp + step >= c->lo &&
 	       o->disp + step + o->size <= c->hi && (c->write || !o->write);
 }
 
@@ -126,17 +156,18 @@ static struct cached *find_cached(struct bt_xlat *x, const struct operand *o, ui
 bool access_is_live(const struct bt_xlat *x, unsigned host)
 {
 	const struct cached *c = &x->cached[x->cached[0].host != host];
-	int64_t step = 0, one = 0;
+	int64_t step = 0, one;
 
 	if (!c->valid)
 		return false;
 	for (unsigned n = x->at; n < x->nr; n++) {
 		const struct guest_insn *g = &x->insn[n];
 
-		/* Of the instruction at hand the access may have been dealt with; its step has not. */
+		/* Of the instruction at hand the access may have been dealt with; its step has not.
+		 */
 		if (n > x->at && (covers(x, c, &g->mem, step) || covers(x, c, &g->stack, step)))
 			return true;
-		if (c->base >= 0 && !scan_step(g, c->base, &one))
+		if (!place_step(g, &c->place, &one))
 			return false;
 		step += one;
 	}
@@ -270,7 +301,7 @@ struct reach access_reach(struct bt_xlat *x, const struct operand *o, uint32_t a
 	check_operand(x, &range, c->host, r.write, o->write, true);
 	*c = (struct cached){ .valid = true,
 		              .host = c->host,
-		              .base = o->base,
+		              .place = r.place,
 		              .lo = r.lo,
 		              .hi = r.hi,
 		              .bias = r.lo,

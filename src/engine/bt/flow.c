@@ -44,8 +44,14 @@ static void exit_by(struct bt_xlat *x, unsigned n, uint8_t *place)
 
 static uint8_t *jump_later(struct emit *e, int cc)
 {
-	if (cc >= 0)
+	if (cc >= 0 && cc < FLOW_RCX_ZERO)
 		return emit_jcc_later(e, (unsigned)cc);
+	if (cc == FLOW_ECX_ZERO || cc == FLOW_ECX)
+		emit8(e, 0x67);
+	if (cc == FLOW_RCX_ZERO || cc == FLOW_ECX_ZERO)
+		EMIT(e, 0xe3, 2, 0xeb, 5); /* jrcxz to the jump; jmp behind it */
+	else if (cc >= 0)
+		EMIT(e, 0xe3, 5); /* jrcxz behind the jump */
 	emit8(e, 0xe9);
 	emit32(e, 0);
 	return e->p - 4;
@@ -177,7 +183,7 @@ void flow_exit(struct bt_xlat *x, int64_t target, int cc)
 		cross(x, target);
 		return;
 	}
-	p = xlat_pending(x, PENDING_CROSS, emit_jcc_later(&x->e, (unsigned)cc));
+	p = xlat_pending(x, PENDING_CROSS, jump_later(&x->e, cc));
 	p->flags = x->flags;
 	p->recipe = x->recipe;
 	p->target = target;

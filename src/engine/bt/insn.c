@@ -485,6 +485,14 @@ static void ret(struct bt_xlat *x, const struct guest_insn *g)
 	flow_indirect(x, g, -(g->stack_step + extra));
 }
 
+static void loop(struct bt_xlat *x, const struct guest_insn *g)
+{
+	bool wide = g->z.address_width == 64;
+
+	emit_lea(&x->e, wide, RCX, RCX, -1);
+	flow_exit(x, g->target, wide ? FLOW_RCX : FLOW_ECX);
+}
+
 void insn_translate(struct bt_xlat *x, const struct guest_insn *g)
 {
 	switch (g->class) {
@@ -528,6 +536,12 @@ void insn_translate(struct bt_xlat *x, const struct guest_insn *g)
 	case ISA_JCC:
 		flags_host(x);
 		flow_exit(x, g->target, (int)isa_condition(&g->z));
+		break;
+	case ISA_JCXZ:
+		flow_exit(x, g->target, g->z.address_width == 64 ? FLOW_RCX_ZERO : FLOW_ECX_ZERO);
+		break;
+	case ISA_LOOP:
+		loop(x, g);
 		break;
 	case ISA_JMP:
 		jmp(x, g);

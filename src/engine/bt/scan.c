@@ -162,6 +162,9 @@ static bool is_rare(const struct bt_xlat *x, const struct guest_insn *g, bool co
 	case ISA_LEAVE:
 	case ISA_JCC:
 		return g->z.operand_width != natural;
+	case ISA_JCXZ:
+	case ISA_LOOP:
+		return g->z.operand_width != natural || g->z.address_width < 32;
 	case ISA_PUSH:
 		return g->z.operand_width != natural;
 	case ISA_POP:
@@ -242,13 +245,13 @@ static bool scan_insn(struct bt_xlat *x, struct guest_insn *g, const uint8_t *by
 	if (g->class == ISA_LEA)
 		g->mem.read = g->mem.write = false;
 	if (is_rare(x, g, code64))
-		g->class = ends_block(g) || g->class == ISA_JCC ? ISA_OTHER_END : ISA_OTHER;
+		g->class = ends_block(g) || xlat_branches(g) ? ISA_OTHER_END : ISA_OTHER;
 	g->flags = isa_flags(&g->z, g->op);
 	scan_stack(g, code64);
 	if (g->stack.present)
 		g->writes |= BIT(R_RSP);
-	if (g->class == ISA_JCC || ((g->class == ISA_JMP || g->class == ISA_CALL) &&
-	                            g->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE))
+	if (xlat_branches(g) || ((g->class == ISA_JMP || g->class == ISA_CALL) &&
+	                         g->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE))
 		g->target = g->off + g->len + g->op[0].imm.value.s;
 	return true;
 }

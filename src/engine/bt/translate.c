@@ -61,7 +61,7 @@ static void set_resume(struct bt_xlat *x, const struct guest_insn *g, unsigned f
 static bool minds_held(const struct guest_insn *g)
 {
 	return g->class == ISA_PLAIN || g->class == ISA_DIVIDE || g->class == ISA_VECTOR ||
-	       g->class == ISA_LEA || g->class == ISA_NOTHING || g->class == ISA_JCC;
+	       g->class == ISA_LEA || g->class == ISA_NOTHING || xlat_branches(g);
 }
 
 static bool ends(const struct guest_insn *g)
@@ -86,7 +86,7 @@ static enum { BODY_HOST, BODY_SLOT, BODY_ANY } choose_body(const struct bt_xlat 
 
 		if (site)
 			return BODY_SLOT;
-		if (g->flags.reads || g->class == ISA_JCC || ends(g))
+		if (g->flags.reads || xlat_branches(g) || ends(g))
 			return BODY_HOST;
 		if (g->flags.writes_all)
 			return BODY_ANY;

@@ -48,17 +48,29 @@ struct guest_insn {
 	int64_t target;       /* of a direct branch, relative to the page */
 };
 
+/* A conditional branch. */
+static inline bool xlat_branches(const struct guest_insn *g)
+{
+	return g->class == ISA_JCC || g->class == ISA_JCXZ || g->class == ISA_LOOP;
+}
+
 static inline bool xlat_same_page(int64_t target)
 {
 	return target >= 0 && target < (int64_t)PAGE_SIZE;
 }
 
-/* A scratch register that holds the host address of guest register `base` plus `bias`; good for
- * offsets lo to hi from base. */
+/* The registers of an address, as in struct operand. */
+struct place {
+	int8_t base, index;
+	uint8_t scale;
+};
+
+/* A scratch register that holds the host address of a place plus `bias`; good for offsets lo to hi
+ * from the place. */
 struct cached {
 	bool valid;
 	uint8_t host; /* R13 or R14 */
-	int8_t base;
+	struct place place;
 	int64_t lo, hi, bias;
 	bool write;
 };
@@ -93,7 +105,7 @@ struct bt_xlat {
 	struct guest_insn insn[XLAT_INSNS];
 	enum bt_flags flags;
 	struct bt_recipe recipe;
-	bool unseen;            /* the instruction at hand ends the recipe, and nobody will miss it */
+	bool unseen; /* the instruction at hand ends the recipe, and nobody will miss it */
 	bool announced, packed; /* the next recipe is in the slot already; this one is, too */
 	struct cached cached[2];
 	int8_t held[HOLD_REGS]; /* guest register of which R13, R14, R15 are copies, or NO_REG */
@@ -149,7 +161,8 @@ void hold_insn_done(struct bt_xlat *x, const struct guest_insn *g);
 uint16_t hold_pack(const struct bt_xlat *x); /* as bt_site has it */
 /* Does an instruction soon to come read the register as it is after the one at hand? */
 bool hold_is_wanted(const struct bt_xlat *x, int reg);
-/* The scratch register, not in the mask, that is missed least; keeps: for something worth keeping. */
+/* The scratch register, not in the mask, that is missed least; keeps: for something worth keeping.
+ */
 unsigned hold_pick(const struct bt_xlat *x, uint32_t busy, bool keeps);
 
 /* flags.c */
@@ -167,20 +180,22 @@ uint16_t flags_pack(struct bt_xlat *x);
 /* Of the whole block: whether its flags are overwritten before anybody reads them, and which
  * registers change before that. */
 bool flags_unread(const struct bt_xlat *x, uint16_t *spoils);
-void flags_from_slot(struct emit *e);                           /* from slot to host; uses R15 */
+void flags_from_slot(struct emit *e); /* from slot to host; uses R15 */
 void flags_emit_recipe(struct bt_xlat *x, const struct bt_recipe *r);
 
 /* rewrite.c: the instruction itself, its operands moved. */
 bool rewrite_possible(const struct guest_insn *g);
 void rewrite_insn(struct bt_xlat *x, const struct guest_insn *g, const struct reach *r);
-/* Guest register in a host register that can be read: its own, a copy's, or temp, which is loaded. */
+/* Guest register in a host register that can be read: its own, a copy's, or temp, which is loaded.
+ */
 unsigned rewrite_read(struct bt_xlat *x, int reg, unsigned temp);
 
 /* insn.c: host code for an instruction. */
 void insn_translate(struct bt_xlat *x, const struct guest_insn *g);
 
 /* flow.c */
-void flow_exit(struct bt_xlat *x, int64_t target, int cc); /* cc < 0: always */
+enum { FLOW_RCX_ZERO = 16, FLOW_ECX_ZERO, FLOW_RCX, FLOW_ECX }; /* beside condition codes */
+void flow_exit(struct bt_xlat *x, int64_t target, int cc);      /* cc < 0: always */
 /* To an instruction of this page that ends on the next one. */
 void flow_exit_span(struct bt_xlat *x, int64_t target);
 void flow_indirect(struct bt_xlat *x, const struct guest_insn *g, int undo); /* to R14 */
