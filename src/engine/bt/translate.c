@@ -44,14 +44,15 @@ struct pending *xlat_pending(struct bt_xlat *x, enum pending_kind kind, uint8_t 
 	return p;
 }
 
-/* Sites of an instruction learn where it ends, unless it jumps. */
+/* Sites of an instruction learn where it ends, unless it jumps. Not those of SITE_VECTOR: they come
+ * before the instruction's access, and what follows may rely on the address that this finds. */
 static void set_resume(struct bt_xlat *x, const struct guest_insn *g, unsigned first_site)
 {
 	if (g->class == ISA_JMP || g->class == ISA_CALL || g->class == ISA_RET ||
 	    g->class == ISA_SYSCALL || g->class == ISA_SYSRET)
 		return;
 	for (unsigned n = first_site; n < x->nr_sites; n++)
-		if (x->site[n].kind != SITE_CHECK) {
+		if (x->site[n].kind != SITE_CHECK && x->site[n].kind != SITE_VECTOR) {
 			x->site[n].resume = emit_offset(&x->e);
 			x->site[n].held = hold_pack(x);
 		}
