@@ -444,3 +444,10 @@ unsigned isa_alignment(const ZydisDecodedInstruction *z, unsigned size)
 		return size == 16 ? 16 : 0;
 	}
 }
+
+bool isa_is_conditional(const ZydisDecodedInstruction *z)
+{
+	return z->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+	       z->opcode_map == ZYDIS_OPCODE_MAP_0F &&
+	       ((z->opcode & 0xf0) == 0x90 || (z->opcode & 0xf0) == 0x40);
+}

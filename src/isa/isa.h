@@ -59,6 +59,9 @@ struct isa_flags {
 };
 struct isa_flags isa_flags(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op);
 
+/* SETcc or CMOVcc? */
+bool isa_is_conditional(const ZydisDecodedInstruction *z);
+
 /* Condition code of a Jcc, SETcc or CMOVcc: the low bits of its opcode. */
 static inline unsigned isa_condition(const ZydisDecodedInstruction *z)
 {

@@ -29,8 +29,8 @@ void flags_free(struct bt_xlat *x)
 void flags_from_slot(struct emit *e)
 {
 	emit_mov_rr(e, R15, RAX);
-	EMIT(e, 0x8b, 0x44, 0x24, 0xf8); /* mov eax, [rsp - 8] */
-	EMIT(e, 0x86, 0xc4);             /* xchg ah, al */
+	EMIT(e, 0x8a, 0x64, 0x24, 0xf8); /* mov ah, [rsp - 8] */
+	EMIT(e, 0x8a, 0x44, 0x24, 0xf9); /* mov al, [rsp - 7] */
 	EMIT(e, 0x24, 0x08);             /* and al, 8 */
 	EMIT(e, 0x04, 0x78);             /* add al, 0x78 */
 	emit8(e, 0x9e);                  /* sahf */
@@ -113,6 +113,25 @@ void flags_host(struct bt_xlat *x)
 	} else if (x->flags == BT_FLAGS_RECIPE)
 		flags_emit_recipe(x, &x->recipe);
 	x->flags = BT_FLAGS_HOST;
+}
+
+/* The flag that decides a condition code alone (SDM 1 B), its bit in RFLAGS; or -1. */
+static int deciding_bit(unsigned cc)
+{
+	static const int8_t bit[8] = { 11, 0, 6, -1, 7, 2, -1, -1 }; /* O B Z BE S P L LE */
+
+	return bit[cc >> 1];
+}
+
+bool flags_from_bit(struct bt_xlat *x, unsigned *cc)
+{
+	int bit = deciding_bit(*cc);
+
+	if (x->flags != BT_FLAGS_SLOT || bit < 0)
+		return false;
+	EMIT(&x->e, 0x0f, 0xba, 0x64, 0x24, 0xf8, (uint8_t)bit); /* bt dword [rsp - 8], */
+	*cc = 2 | (*cc & 1);
+	return true;
 }
 
 void flags_slot(struct bt_xlat *x)

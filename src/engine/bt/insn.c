@@ -230,8 +230,23 @@ static bool may_trap(const struct guest_insn *g)
 	return g->class == ISA_VECTOR && g->mem.present && isa_alignment(&g->z, g->mem.size);
 }
 
+/* CMOVcc, SETcc: executed by another condition. */
+static bool by_bit(struct bt_xlat *x, const struct guest_insn *g, const struct reach *r)
+{
+	unsigned cc = isa_condition(&g->z);
+	struct guest_insn changed;
+
+	if (!isa_is_conditional(&g->z) || !flags_from_bit(x, &cc))
+		return false;
+	changed = *g;
+	changed.z.opcode = (uint8_t)((g->z.opcode & 0xf0) | cc);
+	rewrite_insn(x, &changed, r);
+	return true;
+}
+
 static void plain(struct bt_xlat *x, const struct guest_insn *g)
 {
+	unsigned carry = 2;
 	struct bt_site *trap = NULL;
 	struct reach r;
 
@@ -239,7 +254,12 @@ static void plain(struct bt_xlat *x, const struct guest_insn *g)
 		check_vector(x, g);
 	if (g->mem.present)
 		r = access_reach(x, &g->mem, 0);
-	if (g->flags.reads || (g->flags.writes && !g->flags.writes_all))
+	if (by_bit(x, g, g->mem.present ? &r : NULL))
+		return;
+	/* ADC and SBB, which have no use for the rest. */
+	if (g->flags.reads == RFLAGS_CF && g->flags.writes_all && flags_from_bit(x, &carry))
+		;
+	else if (g->flags.reads || (g->flags.writes && !g->flags.writes_all))
 		flags_host(x);
 	if (may_trap(g))
 		trap = xlat_site(x, g, SITE_INSN);
@@ -485,6 +505,15 @@ static void ret(struct bt_xlat *x, const struct guest_insn *g)
 	flow_indirect(x, g, -(g->stack_step + extra));
 }
 
+static void jcc(struct bt_xlat *x, const struct guest_insn *g)
+{
+	unsigned cc = isa_condition(&g->z);
+
+	if (!flags_from_bit(x, &cc))
+		flags_host(x);
+	flow_exit(x, g->target, (int)cc);
+}
+
 static void loop(struct bt_xlat *x, const struct guest_insn *g)
 {
 	bool wide = g->z.address_width == 64;
@@ -534,8 +563,7 @@ void insn_translate(struct bt_xlat *x, const struct guest_insn *g)
 		swapgs(x);
 		break;
 	case ISA_JCC:
-		flags_host(x);
-		flow_exit(x, g->target, (int)isa_condition(&g->z));
+		jcc(x, g);
 		break;
 	case ISA_JCXZ:
 		flow_exit(x, g->target, g->z.address_width == 64 ? FLOW_RCX_ZERO : FLOW_ECX_ZERO);

@@ -168,6 +168,9 @@ unsigned hold_pick(const struct bt_xlat *x, uint32_t busy, bool keeps);
 /* flags.c */
 void flags_free(struct bt_xlat *x); /* the host's may be clobbered next */
 void flags_host(struct bt_xlat *x); /* the guest's are wanted in the host's */
+/* If they are in the slot and one decides the condition: puts that into the host's CF, and the
+ * condition that tests it into *cc. The others stay where they are. */
+bool flags_from_bit(struct bt_xlat *x, unsigned *cc);
 void flags_slot(struct bt_xlat *x); /* in the slot, the host's may be clobbered */
 /* Before an instruction that destroys what a recipe needs: makes the flags. */
 void flags_keep(struct bt_xlat *x, const struct guest_insn *g);
