@@ -74,23 +74,56 @@ static void test_ri(struct emit *e, unsigned size, unsigned rm, int32_t imm)
 		emit32(e, (uint32_t)imm);
 }
 
+/* A register of a recipe in one that the host can name; R15 serves one of them. */
+static unsigned recipe_operand(struct bt_xlat *x, unsigned reg)
+{
+	return rewrite_read(x, (int)reg, R15);
+}
+
+/* cmp or test of two registers that both live in struct bt, unless R13 or R14 has a copy. */
+static unsigned second_operand(struct bt_xlat *x, unsigned reg, unsigned first)
+{
+	int copy = hold_find(x, (int)reg);
+
+	if (bt_host_reg[reg] != NO_HOST || copy == R13 || copy == R14 || first != R15)
+		return recipe_operand(x, reg);
+	return NO_HOST;
+}
+
+static void emit_pair(struct bt_xlat *x, const struct bt_recipe *r, uint8_t opcode)
+{
+	unsigned a = recipe_operand(x, r->a), b = r->b == r->a ? a : second_operand(x, r->b, a);
+	struct emit *e = &x->e;
+
+	if (b != NO_HOST) {
+		alu_rr(e, r->size, opcode, a, b);
+		return;
+	}
+	emit8(e,
+	      0x65); /* op r15, gs:[b]: the operands' order is CMP's, and TEST's is all the same */
+	if (r->size == 2)
+		emit8(e, 0x66);
+	EMIT(e, r->size == 8 ? 0x4c : 0x44, (opcode == 0x39 ? 0x3b : opcode) - (r->size == 1), 0x3c,
+	     0x25);
+	emit32(e, (uint32_t)(GS(gpr) + 8 * (size_t)r->b));
+}
+
 void flags_emit_recipe(struct bt_xlat *x, const struct bt_recipe *r)
 {
 	struct emit *e = &x->e;
-	unsigned a = bt_host_reg[r->a], b = r->b == 255 ? 0 : bt_host_reg[r->b];
+	unsigned a;
 
+	if (r->b != 255) {
+		emit_pair(x, r, r->op == RECIPE_CMP ? 0x39 : 0x85);
+		return;
+	}
+	a = recipe_operand(x, r->a);
 	switch (r->op) {
 	case RECIPE_CMP:
-		if (r->b == 255)
-			alu_ri(e, r->size, 7, a, r->imm);
-		else
-			alu_rr(e, r->size, 0x39, a, b);
+		alu_ri(e, r->size, 7, a, r->imm);
 		break;
 	case RECIPE_TEST:
-		if (r->b == 255)
-			test_ri(e, r->size, a, r->imm);
-		else
-			alu_rr(e, r->size, 0x85, a, b);
+		test_ri(e, r->size, a, r->imm);
 		break;
 	case RECIPE_SUB_DONE:
 		hold_forget(x, R15);
@@ -143,17 +176,15 @@ void flags_slot(struct bt_xlat *x)
 	x->flags = BT_FLAGS_SLOT;
 }
 
-/* A general register operand that is a whole low part (not AH) and has a host register, or -1. */
+/* A general register operand that is a low part (not AH), or -1. */
 static int recipe_register(const ZydisDecodedOperand *op)
 {
 	ZydisRegister r = op->reg.value;
-	int n;
 
 	if (op->type != ZYDIS_OPERAND_TYPE_REGISTER ||
 	    (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH))
 		return -1;
-	n = scan_gpr(r);
-	return n < 0 || bt_host_reg[n] == NO_HOST ? -1 : n;
+	return scan_gpr(r);
 }
 
 static struct bt_recipe recipe_of(const struct guest_insn *g)
