@@ -421,6 +421,8 @@ struct isa_flags isa_flags(const ZydisDecodedInstruction *z, const ZydisDecodedO
 	f.reads = z->cpu_flags->tested & ISA_FLAGS;
 	f.writes = writes;
 	f.writes_all = writes == ISA_FLAGS && !may_do_nothing(z, op);
+	f.reads_cf = writes && !may_do_nothing(z, op) &&
+	             (f.reads | (ISA_FLAGS & ~writes)) == ZYDIS_CPUFLAG_CF;
 	if (writes && !f.writes_all)
 		f.reads |= ISA_FLAGS;
 	return f;

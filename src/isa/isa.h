@@ -54,6 +54,7 @@ enum isa_class isa_class(const ZydisDecodedInstruction *z, const ZydisDecodedOpe
 #define ISA_FLAGS 0x8d5u
 struct isa_flags {
 	uint32_t reads;  /* or leaves some as they are while it writes others */
+	bool reads_cf;   /* reads or leaves only CF, and writes all others */
 	bool writes_all; /* whatever the operands, to a value or an undefined one */
 	bool writes;
 };

@@ -256,8 +256,8 @@ static void plain(struct bt_xlat *x, const struct guest_insn *g)
 		r = access_reach(x, &g->mem, 0);
 	if (by_bit(x, g, g->mem.present ? &r : NULL))
 		return;
-	/* ADC and SBB, which have no use for the rest. */
-	if (g->flags.reads == RFLAGS_CF && g->flags.writes_all && flags_from_bit(x, &carry))
+	/* ADC and SBB, INC and DEC */
+	if (g->flags.reads_cf && flags_from_bit(x, &carry))
 		;
 	else if (g->flags.reads || (g->flags.writes && !g->flags.writes_all))
 		flags_host(x);
