@@ -23,6 +23,8 @@ enum isa_class {
 	ISA_CALL,
 	ISA_JMP,
 	ISA_JCC,
+	ISA_JCXZ, /* by RCX or ECX, as LOOP */
+	ISA_LOOP,
 	ISA_RET,
 	ISA_CLI,
 	ISA_STI,
@@ -56,6 +58,9 @@ struct isa_flags {
 	bool writes;
 };
 struct isa_flags isa_flags(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op);
+
+/* SETcc or CMOVcc? */
+bool isa_is_conditional(const ZydisDecodedInstruction *z);
 
 /* Condition code of a Jcc, SETcc or CMOVcc: the low bits of its opcode. */
 static inline unsigned isa_condition(const ZydisDecodedInstruction *z)

@@ -41,6 +41,9 @@ static void test_classes(void **state)
 	assert_class(DECODE("\xc5\xf8\xae\x10"), ISA_OTHER);     /* vldmxcsr */
 	assert_class(DECODE("\xc4\xe2\x7d\x2c\x00"), ISA_OTHER); /* vmaskmovps */
 	assert_class(DECODE("\x0f\x6f\xc1"), ISA_OTHER);         /* movq mm0, mm1 */
+	assert_class(DECODE("\xe3\x00"), ISA_JCXZ);              /* jrcxz */
+	assert_class(DECODE("\x67\xe2\x00"), ISA_LOOP);          /* loop by ecx */
+	assert_class(DECODE("\xe1\x00"), ISA_OTHER_END);         /* loope */
 }
 
 /* The same mnemonics with registers of the system. */

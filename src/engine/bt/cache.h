@@ -66,21 +66,23 @@ enum { SITE_ACCESS, SITE_INSN, SITE_VECTOR, SITE_CHECK };
 /* What C needs to know about a place in a block. */
 struct bt_site {
 	struct bt_block *block;
-	uint32_t trap;    /* offset of an instruction that may trap, or 0 */
-	uint32_t retry;   /* where to try again, with the address not yet computed */
-	uint32_t hit;     /* where to go on with the host address in the scratch register */
-	uint32_t resume;  /* behind the guest instruction; 0: do not go on in this block */
-	uint16_t off;     /* of the guest instruction in its page */
-	uint16_t span;    /* bytes that the check covers */
-	uint8_t kind;     /* SITE_* */
-	uint8_t len;      /* of the guest instruction */
-	uint8_t flags;    /* enum bt_flags */
-	uint8_t mode;     /* MMU_* */
-	bool write_tag;   /* the check is against the write tags */
-	bool write;       /* the access at hand is a write */
-	bool group;       /* others rely on the check */
-	uint8_t addr_reg; /* R13 or R14: holds the address */
-	uint8_t light;    /* enum light */
+	uint32_t trap;      /* offset of an instruction that may trap, or 0 */
+	uint32_t retry;     /* where to try again, with the address in the scratch register */
+	uint32_t hit;       /* where to go on with the host address in the scratch register */
+	uint32_t resume;    /* behind the guest instruction; 0: do not go on in this block */
+	uint16_t off;       /* of the guest instruction in its page */
+	uint16_t span;      /* bytes that the check covers */
+	uint8_t kind;       /* SITE_* */
+	uint8_t len;        /* of the guest instruction */
+	uint8_t flags;      /* enum bt_flags */
+	uint8_t mode;       /* MMU_* */
+	bool write_tag : 1; /* the check is against the write tags */
+	bool write : 1;     /* the access at hand is a write */
+	bool group : 1;     /* others rely on the check */
+	uint8_t addr_reg;   /* R13 or R14: holds the address */
+	uint8_t light;      /* enum light */
+	uint16_t held; /* at resume: the registers that R13, R14 and R15 are copies of, 4 bits each;
+	                * 0: none */
 	uint16_t mnemonic;
 	struct bt_recipe recipe;
 };
@@ -100,8 +102,8 @@ struct bt_exit {
 	bool slot : 1;  /* flags are in the slot */
 	bool cross : 1; /* the target is on another page */
 	bool in_cross : 1;
-	/* A mask: what the recipe in the slot is made of, which holds beside the host's flags; 0: it
-	 * is RFLAGS, or nothing. */
+	/* A mask: what the recipe in the slot is made of, which holds beside the host's flags; 0:
+	 * it is RFLAGS, or nothing. */
 	uint16_t recipe;
 };
 

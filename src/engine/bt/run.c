@@ -352,6 +352,15 @@ static struct insn *kept_insn(struct bt *b, const struct bt_site *s)
 	return &k->insn;
 }
 
+static void fill_held(struct bt *b, unsigned held)
+{
+	uint64_t *const scratch[] = { &b->r13, &b->r14, &b->r15 };
+
+	for (unsigned n = 0; n < ARRAY_SIZE(scratch); n++)
+		if (held >> 4 * n & 15)
+			*scratch[n] = b->cpu->gpr[held >> 4 * n & 15];
+}
+
 /* The code address to go on at, or 0: start a new turn. */
 static uint64_t interpret_site(struct bt *b, const struct bt_site *s)
 {
@@ -374,6 +383,7 @@ static uint64_t interpret_site(struct bt *b, const struct bt_site *s)
 	if (!enter_for(b, s->block))
 		return 0;
 	b->x87_page = b->pc; /* the block's own note of it may be behind */
+	fill_held(b, s->held);
 	return cache_address(b, s->resume);
 }
 
