@@ -142,13 +142,9 @@ int node_open(struct node **out, const char *path, const struct node_mode *mode,
 		return block_fail(e, -ENOMEM, "%s: out of memory", path);
 	n->file.fd = -1;
 	rc = open_one(&c, n, path, mode->format);
-	if (mode->no_backing) {
-		*out = n;
-	} else {
-		for (; !rc && n->backing_name; n = n->backing) {
-			c.length++;
-			rc = open_backing(&c, n);
-		}
+	for (; !rc && !mode->no_backing && n->backing_name; n = n->backing) {
+		c.length++;
+		rc = open_backing(&c, n);
 	}
 	if (rc)
 		node_close(c.top);

@@ -356,6 +356,8 @@ static __attribute__((noreturn)) int run_churn(int argc, char **argv)
 
 	churn_log = map_log(argv[1], disk_size(b) / SLOT);
 	covered = calloc(churn_log->slots, sizeof(*covered));
+	for (uint64_t i = 0; i < churn_log->slots; i++) /* what had ended but was lost */
+		churn_log->slot[i].ended = churn_log->slot[i].flushed;
 	seed_random(argv[2]);
 	end_hook = end_churn;
 	puts("started");
