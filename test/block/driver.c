@@ -3,11 +3,12 @@
  *
  *   model IMAGE ORACLE SEED COUNT [threads]   random requests, 16 at a time, against the flat file
  *                                             ORACLE, which has the disk's content before and after
- *   churn IMAGE LOG SEED [threads]            random writes and flushes until killed; LOG, a file
- *                                             in memory that outlives us, says what was flushed
- *   verify IMAGE LOG                          whether the image has what LOG says
- *   hold IMAGE                                keeps it open until standard input ends
- *   fill IMAGE PATTERN OFFSET LENGTH          writes bytes, and flushes; prints each step's result
+ *   churn IMAGE LOG SEED [threads [COUNT]]    random writes and flushes, until killed or for so
+ * many; LOG, which is mapped, says what was flushed verify IMAGE LOG whether the image has what LOG
+ * says hold IMAGE                                keeps it open until standard input ends fill IMAGE
+ * PATTERN OFFSET LENGTH          writes bytes, and flushes; prints each step's result
+ *   retry IMAGE BALLAST                       writes until the disk is full, removes BALLAST, gives
+ *                                             the failed request again, and reads all back
  *
  * Formats are told from the content. Status 0, or 1 with a line.
  */
@@ -293,6 +294,16 @@ static void make_content(uint8_t *buf, uint64_t slot, uint32_t generation)
 
 /* A flush covers what had ended when it was submitted: that is copied to `covered` then. */
 static uint32_t *covered;
+static int marks = -1; /* a copy of the log as it was after each flush, for powerloss.c */
+
+static void mark(void)
+{
+	if (marks >= 0 &&
+	    pwrite(marks, churn_log,
+	           sizeof(*churn_log) + churn_log->slots * sizeof(churn_log->slot[0]), 0) < 0)
+		die("marks", strerror(errno));
+}
+
 static bool flush_is_busy;
 
 static void end_churn(struct slot *s)
@@ -307,11 +318,14 @@ static void end_churn(struct slot *s)
 			if (s->r.flags & BLOCK_FUA)
 				churn_log->slot[i].flushed = churn_log->slot[i].started;
 		}
+		if (s->r.flags & BLOCK_FUA)
+			mark();
 		return;
 	}
 	for (uint64_t i = 0; i < churn_log->slots; i++)
 		if (covered[i] > churn_log->slot[i].flushed)
 			churn_log->slot[i].flushed = covered[i];
+	mark();
 	flush_is_busy = false;
 }
 
@@ -350,9 +364,10 @@ static void submit_churn(struct block *b, struct slot *s)
 	       (next_random() % 16 ? 0 : BLOCK_FUA) | BLOCK_UNMAP, first * SLOT, n * SLOT);
 }
 
-static __attribute__((noreturn)) int run_churn(int argc, char **argv)
+static int run_churn(int argc, char **argv)
 {
-	struct block *b = open_disk(argv[0], false, argc > 3);
+	unsigned long count = 0;
+	struct block *b = open_disk(argv[0], false, argc > 3 && !strcmp(argv[3], "threads"));
 
 	churn_log = map_log(argv[1], disk_size(b) / SLOT);
 	covered = calloc(churn_log->slots, sizeof(*covered));
@@ -360,10 +375,16 @@ static __attribute__((noreturn)) int run_churn(int argc, char **argv)
 		churn_log->slot[i].ended = churn_log->slot[i].flushed;
 	seed_random(argv[2]);
 	end_hook = end_churn;
+	if (getenv("POWERLOSS_MARKS"))
+		marks = open(getenv("POWERLOSS_MARKS"), O_WRONLY | O_CREAT, 0600);
 	puts("started");
 	fflush(stdout);
-	for (;;)
+	while (!argv[3] || !argv[4] || count < strtoul(argv[4], NULL, 0)) {
 		submit_churn(b, take_slot());
+		count++;
+	}
+	block_drain(b);
+	return block_close(b) != 0;
 }
 
 /* Each sector is of some generation from the flushed one to the last that was started. */
@@ -431,13 +452,47 @@ static int run_fill(int argc, char **argv)
 	return 0;
 }
 
+static int run_retry(int argc, char **argv)
+{
+	struct block *b = open_disk(argv[0], false, false);
+	uint64_t size = disk_size(b), offset;
+	bool full = false;
+	uint8_t buf[64 * KiB];
+
+	for (offset = 0; offset < size && offset < 2 * MiB; offset += sizeof(buf)) {
+		int rc;
+
+		memset(buf, (int)(offset >> 16) + 1, sizeof(buf));
+		rc = block_write(b, offset, buf, sizeof(buf));
+		if (rc == -ENOSPC && !full) {
+			printf("full at %" PRIu64 "\n", offset);
+			full = true;
+			if (unlink(argv[1]))
+				die(argv[1], strerror(errno));
+			rc = block_write(b, offset, buf, sizeof(buf));
+		}
+		if (rc || (rc = block_flush(b)))
+			die("write", strerror(-rc));
+	}
+	while (offset) {
+		offset -= sizeof(buf);
+		if (block_read(b, offset, buf, sizeof(buf)) ||
+		    buf[0] != (uint8_t)((offset >> 16) + 1) ||
+		    memcmp(buf, buf + 1, sizeof(buf) - 1))
+			die("read", "not what was written");
+	}
+	if (!block_close(b))
+		puts("the rest went well");
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	int words;
 	int (*run)(int argc, char **argv);
 } modes[] = {
 	{ "model", 4, run_model }, { "churn", 3, run_churn }, { "verify", 2, run_verify },
-	{ "hold", 1, run_hold },   { "fill", 4, run_fill },
+	{ "hold", 1, run_hold },   { "fill", 4, run_fill },   { "retry", 2, run_retry },
 };
 
 int main(int argc, char **argv)
