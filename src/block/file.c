@@ -75,6 +75,13 @@ static int for_bits(int fd, unsigned bits, unsigned base, int (*fn)(int fd, unsi
 	return rc;
 }
 
+static void unlock_file(const struct file *f)
+{
+	struct flock all = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
+
+	fcntl(f->fd, F_OFD_SETLK, &all);
+}
+
 static int lock_file(const struct file *f)
 {
 	const unsigned alone = DOES_WRITE | DOES_RESIZE;
@@ -87,11 +94,8 @@ static int lock_file(const struct file *f)
 		rc = for_bits(f->fd, does, LOCK_FORBIDS, test_byte);
 	if (!rc)
 		rc = for_bits(f->fd, alone, LOCK_DOES, test_byte);
-	if (rc == -EBUSY) { /* keep nobody else from it */
-		struct flock all = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
-
-		fcntl(f->fd, F_OFD_SETLK, &all);
-	}
+	if (rc == -EBUSY)
+		unlock_file(f); /* keep nobody else from it */
 	/* A file system without locks is no reason to refuse. */
 	return rc == -ENOLCK || rc == -EINVAL || rc == -EOPNOTSUPP || rc == -ENOSYS ? 0 : rc;
 }
@@ -161,8 +165,10 @@ int file_open(struct file *f, const char *path, const struct file_mode *mode,
 
 void file_close(struct file *f)
 {
-	if (f->fd >= 0)
-		close(f->fd); /* which drops the locks */
+	if (f->fd >= 0) {
+		unlock_file(f); /* a ring may have the file open for a moment longer */
+		close(f->fd);
+	}
 	free(f->path);
 	f->fd = -1;
 	f->path = NULL;

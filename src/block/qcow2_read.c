@@ -211,6 +211,14 @@ static void read_packed(struct read_job *job, uint64_t at, uint64_t len, uint64_
 	aio_submit(q->node->aio, &p->aio);
 }
 
+static void read_hole(struct read_job *job, uint64_t at, uint64_t len)
+{
+	if (job->q->node->backing)
+		read_backing(job, at, len);
+	else
+		iov_zero(job->request->iov, job->request->nr_iov, at, len);
+}
+
 static void read_run(struct read_job *job, uint64_t at, uint64_t len, uint64_t skip,
                      const struct qcow2_run *run)
 {
@@ -224,11 +232,8 @@ static void read_run(struct read_job *job, uint64_t at, uint64_t len, uint64_t s
 		read_packed(job, at, len, run->entry, skip);
 		break;
 	case QCOW2_KIND_HOLE:
-		if (job->q->node->backing) {
-			read_backing(job, at, len);
-			break;
-		}
-		/* fall through */
+		read_hole(job, at, len);
+		break;
 	default:
 		iov_zero(r->iov, r->nr_iov, at, len);
 		break;
