@@ -43,11 +43,12 @@ class Tools:
         return self.run(self.driver_path, *words, **how)
 
     def check(self, image, leaks=False):
-        """qemu-img check has nothing to say, or only leaks; and our own checker says the same."""
+        """qemu-img check has nothing to say, or only leaks; and our own checker says the same, though
+        it looks for leaks behind the file's end, too."""
         theirs = self.qemu("check", image, status=None)
         ours = self.image("check", image, status=None)
         assert theirs.returncode in ((0, 3) if leaks else (0,)), theirs
-        assert ours.returncode == theirs.returncode, (ours, theirs)
+        assert ours.returncode in (theirs.returncode, 3 if leaks else 0), (ours, theirs)
 
     def same(self, a, b, fmt_a="raw", fmt_b="qcow2"):
         self.qemu("compare", "-f", fmt_a, "-F", fmt_b, a, b)
