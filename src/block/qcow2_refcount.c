@@ -129,8 +129,11 @@ static int make_block(struct qcow2 *q, uint64_t cluster)
 {
 	uint64_t offset = cluster << q->cluster_bits;
 	struct qcow2_table *t;
-	int rc = qcow2_cache_get_new(q, &q->refblocks, offset, &t);
+	int rc;
 
+	if (qcow2_is_metadata(q, offset))
+		return qcow2_complain(q, "refcount of a table is 0, in cluster", cluster);
+	rc = qcow2_cache_get_new(q, &q->refblocks, offset, &t);
 	if (rc)
 		return rc;
 	set_in_block(q, t, cluster, 1);
