@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from device_run import finish_devices, run_devices, start_devices
+from device_run import SECONDS, finish_devices, run_devices, start_devices
 from machine import connect
 
 RNG_SCRIPT = """
@@ -123,7 +123,7 @@ def test_console_ports(start, tmp_path):
     sock, log = tmp_path / "port", tmp_path / "console"
     m = start_devices(start, tmp_path, ["virtio_pci", "virtio_console"], PORT_SCRIPT, "--console",
                       f"file:{log}", "--port", f"org.test.echo=unix:{sock}")
-    before = m.expect("ready\n", 240)
+    before = m.expect("ready\n", SECONDS)
     data = random.Random(1).randbytes(300000)
     with connect(str(sock)) as client:
         client.sendall(data)
@@ -184,13 +184,13 @@ def test_host_without_room(start, tmp_path, bus, disk, policy):
         m = start_devices(start, tmp_path, ["virtio_pci", "virtio_blk"],
                           FULL_SCRIPT.replace("DISK", disk), "--disk",
                           f"{folder}/disk,if={bus},werror={policy}")
-        m.expect("ready", 240)
+        m.expect("ready", SECONDS)
         if policy == "pause":
             assert b"paused" in m.process.stderr.readline()
             assert b"written" not in m.output
             subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)
             m.kill(signal.SIGCONT)
-        assert m.wait(240) == 0
+        assert m.wait(SECONDS) == 0
         output = m.output.decode()
         assert ("written" in output) == (policy == "pause"), output
     finally:
