@@ -374,6 +374,7 @@ void block_get_info(const struct block *b, struct block_info *info)
 		                     .cluster = n->cluster,
 		                     .readonly = n->readonly,
 		                     .discards = n->discards,
+		                     .device = n->file.device,
 		                     .backing = n->backing_name };
 }
 
@@ -420,13 +421,14 @@ static int transfer(struct block *b, enum block_op op, uint64_t offset, char *bu
 	while (len && !rc) {
 		struct iovec iov = { buf, len < BLOCK_MAX_LEN ? len : BLOCK_MAX_LEN };
 		struct call c = { .request = { .op = op,
+			                       .flags = BLOCK_UNMAP,
 			                       .offset = offset,
 			                       .len = iov.iov_len,
 			                       .iov = &iov,
 			                       .nr_iov = 1 } };
 
 		rc = wait_for(b, &c);
-		buf += iov.iov_len;
+		buf = buf ? buf + iov.iov_len : NULL;
 		offset += iov.iov_len;
 		len -= iov.iov_len;
 	}
@@ -441,6 +443,11 @@ int block_read(struct block *b, uint64_t offset, void *buf, uint64_t len)
 int block_write(struct block *b, uint64_t offset, const void *buf, uint64_t len)
 {
 	return transfer(b, BLOCK_WRITE, offset, (char *)buf, len);
+}
+
+int block_write_zeroes(struct block *b, uint64_t offset, uint64_t len)
+{
+	return transfer(b, BLOCK_WRITE_ZEROES, offset, NULL, len);
 }
 
 int block_flush(struct block *b)

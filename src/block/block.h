@@ -69,6 +69,7 @@ struct block_info {
 	uint32_t cluster; /* unit of allocation, 0 for raw */
 	bool readonly;
 	bool discards;       /* BLOCK_DISCARD gives space back */
+	bool device;         /* the file is a block device of the host */
 	const char *backing; /* the next file of the chain as the image names it, or NULL */
 };
 
@@ -108,4 +109,5 @@ int block_resize(struct block *b, uint64_t size, char *err, size_t errlen);
 /* For tools: submits and waits. 0 or -errno. Never from done(). */
 int block_read(struct block *b, uint64_t offset, void *buf, uint64_t len);
 int block_write(struct block *b, uint64_t offset, const void *buf, uint64_t len);
+int block_write_zeroes(struct block *b, uint64_t offset, uint64_t len);
 int block_flush(struct block *b);

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LOCK_DOES    100
@@ -25,6 +26,9 @@
 #define DOES_WRITE  BIT(1)
 #define DOES_RESIZE BIT(3)
 #define DOES_BITS   4
+
+#define LOCK_TRIES    20u
+#define LOCK_PAUSE_NS 20000000
 
 int block_fail(const struct errbuf *e, int rc, const char *fmt, ...)
 {
@@ -71,6 +75,13 @@ static int for_bits(int fd, unsigned bits, unsigned base, int (*fn)(int fd, unsi
 	return rc;
 }
 
+static void unlock_file(const struct file *f)
+{
+	struct flock all = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
+
+	fcntl(f->fd, F_OFD_SETLK, &all);
+}
+
 static int lock_file(const struct file *f)
 {
 	const unsigned alone = DOES_WRITE | DOES_RESIZE;
@@ -83,6 +94,8 @@ static int lock_file(const struct file *f)
 		rc = for_bits(f->fd, does, LOCK_FORBIDS, test_byte);
 	if (!rc)
 		rc = for_bits(f->fd, alone, LOCK_DOES, test_byte);
+	if (rc == -EBUSY)
+		unlock_file(f); /* keep nobody else from it */
 	/* A file system without locks is no reason to refuse. */
 	return rc == -ENOLCK || rc == -EINVAL || rc == -EOPNOTSUPP || rc == -ENOSYS ? 0 : rc;
 }
@@ -103,9 +116,22 @@ static int identify(struct file *f, const struct errbuf *e)
 	return 0;
 }
 
+/* A killed process may still have requests in the kernel, and with them its locks, for a moment. */
+static int lock_patiently(const struct file *f)
+{
+	const struct timespec pause = { .tv_nsec = LOCK_PAUSE_NS };
+	int rc = lock_file(f);
+
+	for (unsigned i = 0; i < LOCK_TRIES && rc == -EBUSY; i++) {
+		nanosleep(&pause, NULL);
+		rc = lock_file(f);
+	}
+	return rc;
+}
+
 int file_claim(struct file *f, const struct file_mode *mode, const struct errbuf *e)
 {
-	int rc = mode->unlocked ? 0 : lock_file(f);
+	int rc = mode->unlocked ? 0 : lock_patiently(f);
 
 	if (rc == -EBUSY)
 		return block_fail(e, rc, "%s: in use by another machine or tool", f->path);
@@ -139,8 +165,10 @@ int file_open(struct file *f, const char *path, const struct file_mode *mode,
 
 void file_close(struct file *f)
 {
-	if (f->fd >= 0)
-		close(f->fd); /* which drops the locks */
+	if (f->fd >= 0) {
+		unlock_file(f); /* a ring may have the file open for a moment longer */
+		close(f->fd);
+	}
 	free(f->path);
 	f->fd = -1;
 	f->path = NULL;

@@ -12,7 +12,7 @@
 
 #define MAX_CHAIN 128u /* files */
 
-static const struct node_ops *const formats[] = { &raw_node_ops };
+static const struct node_ops *const formats[] = { &raw_node_ops, &qcow2_node_ops };
 
 /* One chain as it is opened: who is in it already. */
 struct chain {
@@ -31,9 +31,7 @@ static int probe(struct node *n, const struct errbuf *e)
 	if (rc)
 		return block_fail(e, rc, "%s: cannot read: %s", n->file.path, strerror(-rc));
 	n->probed = true;
-	if (qcow2_has_magic(start))
-		return block_fail(e, -ENOTSUP, "%s: qcow2 images are not supported", n->file.path);
-	n->ops = &raw_node_ops;
+	n->ops = qcow2_has_magic(start) ? &qcow2_node_ops : &raw_node_ops;
 	return 0;
 }
 
@@ -144,13 +142,9 @@ int node_open(struct node **out, const char *path, const struct node_mode *mode,
 		return block_fail(e, -ENOMEM, "%s: out of memory", path);
 	n->file.fd = -1;
 	rc = open_one(&c, n, path, mode->format);
-	if (mode->no_backing) {
-		*out = n;
-	} else {
-		for (; !rc && n->backing_name; n = n->backing) {
-			c.length++;
-			rc = open_backing(&c, n);
-		}
+	for (; !rc && !mode->no_backing && n->backing_name; n = n->backing) {
+		c.length++;
+		rc = open_backing(&c, n);
 	}
 	if (rc)
 		node_close(c.top);

@@ -20,6 +20,7 @@ struct node_request {
 	const struct iovec *iov;
 	unsigned nr_iov;
 	void (*done)(struct node_request *r, int rc);
+	struct node_request *next; /* whoever has it may keep it in a list */
 };
 
 struct node_ops {

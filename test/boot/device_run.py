@@ -8,6 +8,8 @@ from conftest import image
 from workload_image import patchable_kernel
 from workload_run import EXPECTED_LOG, add_folder
 
+SECONDS = 900  # on a busy machine, by the slowest engine
+
 INIT = """#!/bin/sh
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -70,7 +72,7 @@ def device_image(tmp_path, modules, script, files=()):
     return str(kernel), str(add_folder(tmp_path, image("initramfs"), extra))
 
 
-def start_devices(start, tmp_path, modules, script, *args, seconds=240, append="", files=()):
+def start_devices(start, tmp_path, modules, script, *args, seconds=SECONDS, append="", files=()):
     """The machine that runs it, with args on its command line."""
     kernel, initrd = device_image(tmp_path, modules, script, files)
     return start("--kernel", kernel, "--initrd", initrd, "--append",
@@ -78,7 +80,7 @@ def start_devices(start, tmp_path, modules, script, *args, seconds=240, append="
                  str(seconds), *args)
 
 
-def finish_devices(m, seconds=240, expected=(), log=True):
+def finish_devices(m, seconds=SECONDS, expected=(), log=True):
     """What the script printed, after checks of how the machine ended and of the kernel's log."""
     status = m.wait(seconds + 10)
     output = m.output.decode(errors="replace").replace("\r\n", "\n")
@@ -93,4 +95,4 @@ def finish_devices(m, seconds=240, expected=(), log=True):
 def run_devices(start, tmp_path, modules, script, *args, **how):
     expected = how.pop("expected", ())
     m = start_devices(start, tmp_path, modules, script, *args, **how)
-    return finish_devices(m, how.get("seconds", 240), expected)
+    return finish_devices(m, how.get("seconds", SECONDS), expected)

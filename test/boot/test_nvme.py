@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from conftest import image
-from device_run import run_devices
+from device_run import SECONDS, run_devices
 from workload_image import KERNEL
 from test_virtio import make_disk, read_ext4, tool
 
@@ -62,8 +62,8 @@ def test_root_on_nvme(start, tmp_path):
     disk = make_root(tmp_path)
     m = start("--kernel", image(KERNEL), "--append",
               "console=ttyS0 quiet root=/dev/nvme0n1 rw init=/init panic=-1", "--disk",
-              f"{disk},if=nvme", "--vcpus", "2", "--timeout", "240")
-    status = m.wait(250)
+              f"{disk},if=nvme", "--vcpus", "2", "--timeout", str(SECONDS))
+    status = m.wait(SECONDS + 10)
     output = m.output.decode(errors="replace").replace("\r\n", "\n")
     assert status == 0, output[-3000:] + m.errors()
     assert "file: OK" in output and "data: OK" in output, output

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from device_run import finish_devices, start_devices
+from device_run import SECONDS, finish_devices, start_devices
 
 # A key event is 24 bytes: time, type 1, code 116 (power), pressed or not.
 SCRIPT = """
@@ -19,7 +19,7 @@ MODULES = ["button", "evdev"]
 @pytest.mark.every_engine
 def test_sigterm_presses_the_button(start, tmp_path):
     m = start_devices(start, tmp_path, MODULES, SCRIPT.format(""))
-    before = m.expect("ready\n", 240)
+    before = m.expect("ready\n", SECONDS)
     m.kill(signal.SIGTERM)
     m.output = before.encode() + m.output
     assert "1 116 1" in " ".join(finish_devices(m).split())
@@ -27,7 +27,7 @@ def test_sigterm_presses_the_button(start, tmp_path):
 
 def test_second_sigterm_ends_it(start, tmp_path):
     m = start_devices(start, tmp_path, MODULES, SCRIPT.format("echo asked; sleep 1000"))
-    m.expect("ready\n", 240)
+    m.expect("ready\n", SECONDS)
     m.kill(signal.SIGTERM)
     m.expect("asked", 60)
     m.kill(signal.SIGTERM)
@@ -58,7 +58,7 @@ sleep 1000
 def test_watchdog(start, tmp_path, action, status):
     m = start_devices(start, tmp_path, [], WATCHDOG_SCRIPT, "--watchdog", action,
                       "--exit-on-reboot")
-    assert m.wait(240) == status, m.output
+    assert m.wait(SECONDS) == status, m.output
     assert b"0x8086\n0x25ab\nstarted" in m.output.replace(b"\r", b"")
     assert "watchdog" in m.errors()
 
@@ -66,9 +66,9 @@ def test_watchdog(start, tmp_path, action, status):
 def test_watchdog_pauses(start, tmp_path):
     m = start_devices(start, tmp_path, [], WATCHDOG_SCRIPT.replace("sleep 1000", "sleep 1; echo on"),
                       "--watchdog", "pause")
-    m.expect("started", 240)
+    m.expect("started", SECONDS)
     assert b"watchdog" in m.process.stderr.readline()
     assert b"paused" in m.process.stderr.readline()
     m.kill(signal.SIGCONT)
-    assert m.wait(60) == 0
+    assert m.wait(SECONDS) == 0
     assert b"on" in m.output

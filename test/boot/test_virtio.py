@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from device_run import finish_devices, run_devices, start_devices
+from device_run import SECONDS, finish_devices, run_devices, start_devices
 from machine import connect
 
 RNG_SCRIPT = """
@@ -92,11 +92,11 @@ def read_ext4(path, name):
 @pytest.mark.every_engine
 def test_disk(start, tmp_path):
     first, second = tmp_path / "first.img", tmp_path / "second.img"
-    sums = make_disk(first, 64, 1), make_disk(second, 8, 2)
+    sums = make_disk(first, 24, 1), make_disk(second, 2, 2)
     out = run_devices(start, tmp_path, ["virtio_pci", "virtio_blk"], DISK_SCRIPT, "--disk",
                       f"{first},serial=number-1", "--disk", f"{second},readonly,format=raw",
                       "--vcpus", "2", expected=["timestamps until 2038"]).splitlines()
-    assert out[:4] == [str(64 * 2048), "number-1", "write back", "2"]
+    assert out[:4] == [str(24 * 2048), "number-1", "write back", "2"]
     assert out[4].split()[0] == sums[0]
     assert "same" in out
     assert out[-2] == "1" and out[-1].split()[0] == sums[1], out
@@ -123,7 +123,7 @@ def test_console_ports(start, tmp_path):
     sock, log = tmp_path / "port", tmp_path / "console"
     m = start_devices(start, tmp_path, ["virtio_pci", "virtio_console"], PORT_SCRIPT, "--console",
                       f"file:{log}", "--port", f"org.test.echo=unix:{sock}")
-    before = m.expect("ready\n", 240)
+    before = m.expect("ready\n", SECONDS)
     data = random.Random(1).randbytes(300000)
     with connect(str(sock)) as client:
         client.sendall(data)
@@ -184,13 +184,13 @@ def test_host_without_room(start, tmp_path, bus, disk, policy):
         m = start_devices(start, tmp_path, ["virtio_pci", "virtio_blk"],
                           FULL_SCRIPT.replace("DISK", disk), "--disk",
                           f"{folder}/disk,if={bus},werror={policy}")
-        m.expect("ready", 240)
+        m.expect("ready", SECONDS)
         if policy == "pause":
             assert b"paused" in m.process.stderr.readline()
             assert b"written" not in m.output
             subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)
             m.kill(signal.SIGCONT)
-        assert m.wait(240) == 0
+        assert m.wait(SECONDS) == 0
         output = m.output.decode()
         assert ("written" in output) == (policy == "pause"), output
     finally:

@@ -248,6 +248,26 @@ static void test_guarded_header(void **state)
 	block_close(b);
 }
 
+/* Held back by both limits, all end; flushes, and a drain, and the end of the disk among them. */
+static void test_limits(void **state)
+{
+	struct image_folder *f = *state;
+	struct many *m = test_calloc(1, sizeof(*m));
+	struct block *b;
+
+	make_file(f, "raw", REQUESTS * 512);
+	b = open_image(f, "raw", (struct block_options){ .iops = 5000, .bytes_per_s = 2000000 });
+	submit_many(b, m, BLOCK_WRITE);
+	assert_int_equal(block_flush(b), 0);
+	block_drain(b);
+	assert_int_equal(m->ended, REQUESTS);
+	submit_many(b, m, BLOCK_READ);
+	assert_int_equal(block_close(b), 0);
+	assert_int_equal(m->ended, REQUESTS);
+	assert_int_equal(m->failed, 0);
+	test_free(m);
+}
+
 static void refuse(struct image_folder *f, const char *name, struct block_options o, int rc,
                    const char *word)
 {
@@ -303,7 +323,8 @@ int main(void)
 		FOLDER_TEST(test_many),           FOLDER_TEST(test_many_threads),
 		FOLDER_TEST(test_submit_in_done), FOLDER_TEST(test_odd_size),
 		FOLDER_TEST(test_zeroes),         FOLDER_TEST(test_guarded_header),
-		FOLDER_TEST(test_refusals),       FOLDER_TEST(test_lock),
+		FOLDER_TEST(test_limits),         FOLDER_TEST(test_refusals),
+		FOLDER_TEST(test_lock),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
