@@ -34,10 +34,11 @@ _trapeze() {
 		case $previous in
 		--engine) words="auto $("$command" engines 2>/dev/null | cut -d ' ' -f 1)" ;;
 		--check) words="interp" ;;
-		--serial) words="stdio file: unix: pty none" ;;
+		--serial | --console) words="stdio file: unix: pty none" ;;
 		--decompress) words="host guest" ;;
-		--kernel | --initrd | --module | --stats | --trace) ;; # files
-		--append | --memory | --vcpus | --timeout | --code-cache) return ;;
+		--watchdog) words="reset poweroff pause" ;;
+		--kernel | --initrd | --module | --disk | --stats | --trace) ;; # files
+		--append | --port | --balloon | --memory | --vcpus | --timeout | --code-cache) return ;;
 		*) words=$(_trapeze_run_options "$command") ;;
 		esac
 	elif [ "${COMP_WORDS[1]}" = image ] && [ "$COMP_CWORD" -eq 2 ]; then

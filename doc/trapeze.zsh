@@ -71,6 +71,12 @@ _trapeze() {
 		'--perf-map[name translated code for perf]' \
 		'--check[compare translated code with an engine]:engine:(interp)' \
 		'--serial[serial port]:where:_trapeze_serial' \
+		'--console[virtio console]:where:_trapeze_serial' \
+		'*--port[a named port of the virtio console]:name and where:' \
+		'*--disk[a disk image]:disk:_files' \
+		'--balloon[memory balloon]:size left to the guest:' \
+		'--rng[a source of random numbers]' \
+		'--watchdog[watchdog]:action:(reset poweroff pause)' \
 		'*--module[a multiboot module]:file:_files' \
 		'--testdev[devices of pc-testdev]' \
 		'--decompress[who unpacks a bzImage]:who:(host guest)' \

@@ -31,6 +31,8 @@
 static const char help_text[] = "\n"
                                 "Ctrl-A x       end the machine\n"
                                 "Ctrl-A s       print its status\n"
+                                "Ctrl-A p       press its power button\n"
+                                "Ctrl-A c       let it go on after a pause\n"
                                 "Ctrl-A Ctrl-A  send Ctrl-A\n"
                                 "Ctrl-A ?       this help\n";
 
@@ -228,7 +230,7 @@ static void take_peer(struct console *c)
 	if (!rc)
 		rc = watch_ends(c);
 	if (rc) {
-		log_warn("--serial %s: cannot serve a client: %s", c->what, strerror(-rc));
+		log_warn("%s %s: cannot serve a client: %s", c->option, c->what, strerror(-rc));
 		close_in(c);
 		close_out(c);
 	}
@@ -247,7 +249,7 @@ static void handle_output_error(struct console *c, int error)
 	c->out_len = 0;
 	pthread_mutex_unlock(&c->out_lock);
 	terminal_restore();
-	log_error("--serial %s: cannot write: %s", c->what, strerror(error));
+	log_error("%s %s: cannot write: %s", c->option, c->what, strerror(error));
 	send_event(c, CONSOLE_FAILED);
 }
 
@@ -285,6 +287,12 @@ static void handle_escape(struct console *c, uint8_t key)
 		break;
 	case 's':
 		send_event(c, CONSOLE_STATUS);
+		break;
+	case 'p':
+		send_event(c, CONSOLE_POWER);
+		break;
+	case 'c':
+		send_event(c, CONSOLE_GO_ON);
 		break;
 	case '?':
 	case 'h':
@@ -408,7 +416,7 @@ void console_leave(struct console *c)
 	terminal_restore();
 }
 
-static struct console *alloc_console(struct loop *loop, const char *spec)
+static struct console *alloc_console(struct loop *loop, const char *option, const char *spec)
 {
 	struct console *c = calloc(1, sizeof(*c));
 	uint8_t *buf = malloc(CONSOLE_OUT_BYTES);
@@ -419,6 +427,7 @@ static struct console *alloc_console(struct loop *loop, const char *spec)
 		return NULL;
 	}
 	c->loop = loop;
+	c->option = option;
 	c->what = spec;
 	c->in = c->out = (struct console_end){ -1, -1 };
 	c->peer_source = -1;
@@ -429,18 +438,18 @@ static struct console *alloc_console(struct loop *loop, const char *spec)
 	return c;
 }
 
-int console_new(struct console **out, struct loop *loop, const char *spec)
+int console_new(struct console **out, struct loop *loop, const char *option, const char *spec)
 {
 	const char *arg;
-	const struct console_backend *backend = console_find_backend(spec, &arg);
+	const struct console_backend *backend = console_find_backend(option, spec, &arg);
 	struct console *c;
 	int rc;
 
 	if (!backend)
 		return -EINVAL;
-	c = alloc_console(loop, spec);
+	c = alloc_console(loop, option, spec);
 	if (!c) {
-		log_error("--serial %s: %s", spec, strerror(ENOMEM));
+		log_error("%s %s: %s", option, spec, strerror(ENOMEM));
 		return -ENOMEM;
 	}
 	rc = backend->open(c, arg);
@@ -450,7 +459,7 @@ int console_new(struct console **out, struct loop *loop, const char *spec)
 	if (!rc)
 		rc = watch(c, c->peer_source, EPOLLIN, on_in);
 	if (rc)
-		log_error("--serial %s: %s", spec, strerror(-rc));
+		log_error("%s %s: %s", option, spec, strerror(-rc));
 out:
 	if (rc)
 		console_free(c);

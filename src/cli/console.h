@@ -1,6 +1,6 @@
 /*
- * The host's end of the guest's serial port: a terminal, a file, a unix socket, a pseudoterminal or
- * nothing.
+ * The host's end of the guest's serial port, or a port of its virtio console: a terminal, a file, a
+ * unix socket, a pseudoterminal or nothing.
  *
  * Guest to host, bytes go through a bounded buffer. When the host side does not keep up the buffer
  * fills, console_write() takes less, the UART reports itself busy and the guest waits: nothing is
@@ -21,6 +21,8 @@ struct console;
 enum console_event {
 	CONSOLE_QUIT,   /* the user typed Ctrl-A x */
 	CONSOLE_STATUS, /* Ctrl-A s */
+	CONSOLE_POWER,  /* Ctrl-A p */
+	CONSOLE_GO_ON,  /* Ctrl-A c */
 	CONSOLE_FAILED, /* the host side is gone for good; logged */
 };
 
@@ -32,9 +34,9 @@ struct console_guest {
 	void *opaque;
 };
 
-/* Makes what spec says: "stdio", "file:PATH", "unix:PATH", "pty" or "none". -EINVAL or another
- * -errno, logged; then nothing is left behind. */
-int console_new(struct console **out, struct loop *loop, const char *spec);
+/* Makes what spec says: "stdio", "file:PATH", "unix:PATH", "pty" or "none". option ("--serial") is
+ * for messages. -EINVAL or another -errno, logged; then nothing is left behind. */
+int console_new(struct console **out, struct loop *loop, const char *option, const char *spec);
 /* Only after loop_free(). Removes a socket that it made; safe on NULL. */
 void console_free(struct console *c);
 

@@ -1,5 +1,5 @@
 /*
- * The kinds of host ends that --serial can name, one row and one function each.
+ * The kinds of host ends that --serial and its like can name, one row and one function each.
  */
 #include "cli/console_private.h"
 
@@ -62,7 +62,8 @@ static int open_stdio(struct console *c, const char *arg)
 	int rc = can(STDOUT_FILENO, O_WRONLY) ? open_own(&c->out, STDOUT_FILENO, O_WRONLY) : -EBADF;
 
 	if (rc) {
-		log_error("--serial stdio: cannot write to standard output: %s", strerror(-rc));
+		log_error("%s stdio: cannot write to standard output: %s", c->option,
+		          strerror(-rc));
 		return rc;
 	}
 	/* Without an input the guest just hears nothing. */
@@ -78,7 +79,7 @@ static int open_file(struct console *c, const char *path)
 	if (c->out.fd < 0) {
 		int rc = -errno;
 
-		log_error("--serial file:%s: %s", path, strerror(-rc));
+		log_error("%s file:%s: %s", c->option, path, strerror(-rc));
 		return rc;
 	}
 	return 0;
@@ -136,19 +137,19 @@ static int open_unix(struct console *c, const char *path)
 	int rc;
 
 	if (strlen(path) >= sizeof(addr.sun_path)) {
-		log_error("--serial unix:%s: path has %zu bytes, a socket's may have %zu", path,
-		          strlen(path), sizeof(addr.sun_path) - 1);
+		log_error("%s unix:%s: path has %zu bytes, a socket's may have %zu", c->option,
+		          path, strlen(path), sizeof(addr.sun_path) - 1);
 		return -ENAMETOOLONG;
 	}
 	strcpy(addr.sun_path, path);
 	c->next_peer = accept_client;
 	rc = listen_unix(c, &addr);
 	if (rc == -EADDRINUSE)
-		log_error("--serial unix:%s: another process listens on it", path);
+		log_error("%s unix:%s: another process listens on it", c->option, path);
 	else if (rc == -EEXIST)
-		log_error("--serial unix:%s: exists and is not a socket", path);
+		log_error("%s unix:%s: exists and is not a socket", c->option, path);
 	else if (rc)
-		log_error("--serial unix:%s: %s", path, strerror(-rc));
+		log_error("%s unix:%s: %s", c->option, path, strerror(-rc));
 	return rc;
 }
 
@@ -196,9 +197,10 @@ static int open_pty(struct console *c, const char *arg)
 	c->poll_ns = PTY_POLL_NS;
 	rc = make_pty(c, name, sizeof(name));
 	if (rc)
-		log_error("--serial pty: %s", strerror(-rc));
+		log_error("%s pty: %s", c->option, strerror(-rc));
 	else
-		fprintf(stderr, "trapeze: serial port at %s\n", name);
+		fprintf(stderr, "trapeze: %s at %s\n",
+		        strcmp(c->option, "--serial") ? c->option : "serial port", name);
 	return rc;
 }
 
@@ -212,7 +214,8 @@ static const struct console_backend backends[] = {
 	{ "pty", NULL, open_pty },     { "none", NULL, open_none },
 };
 
-const struct console_backend *console_find_backend(const char *spec, const char **arg)
+const struct console_backend *console_find_backend(const char *option, const char *spec,
+                                                   const char **arg)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(backends); i++) {
 		const struct console_backend *b = &backends[i];
@@ -222,15 +225,15 @@ const struct console_backend *console_find_backend(const char *spec, const char 
 			continue;
 		*arg = spec[len] == ':' ? spec + len + 1 : NULL;
 		if (b->arg && (!*arg || !**arg)) {
-			log_error("--serial %s: needs a path, %s:%s", spec, b->name, b->arg);
+			log_error("%s %s: needs a path, %s:%s", option, spec, b->name, b->arg);
 			return NULL;
 		}
 		if (!b->arg && *arg) {
-			log_error("--serial %s: %s takes no argument", spec, b->name);
+			log_error("%s %s: %s takes no argument", option, spec, b->name);
 			return NULL;
 		}
 		return b;
 	}
-	log_error("--serial %s: not one of stdio, file:PATH, unix:PATH, pty, none", spec);
+	log_error("%s %s: not one of stdio, file:PATH, unix:PATH, pty, none", option, spec);
 	return NULL;
 }

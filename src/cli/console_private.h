@@ -27,9 +27,10 @@ struct console_backend {
 
 struct console {
 	struct loop *loop;
-	const char *what;  /* for messages; points into the configuration */
-	bool terminal;     /* input is the user's keyboard */
-	struct timer work; /* armed to have the loop's thread serve the console */
+	const char *option; /* "--serial", for messages */
+	const char *what;   /* its value; points into the configuration */
+	bool terminal;      /* input is the user's keyboard */
+	struct timer work;  /* armed to have the loop's thread serve the console */
 
 	/* Backends whose other side comes and goes. next_peer() gives a descriptor or -1. */
 	int (*next_peer)(struct console *c);
@@ -57,4 +58,5 @@ struct console {
 };
 
 /* By the name before ':'; *arg is what follows it. NULL and logged when there is none. */
-const struct console_backend *console_find_backend(const char *spec, const char **arg);
+const struct console_backend *console_find_backend(const char *option, const char *spec,
+                                                   const char **arg);

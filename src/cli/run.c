@@ -26,13 +26,24 @@
 
 #define DRAIN_NS 2000000000ull /* for the guest's last words to reach a slow terminal */
 
+struct run;
+
+/* The host's end of a port of the virtio console. */
+struct run_port {
+	struct run *run;
+	unsigned n;
+	struct console *console; /* NULL: bytes are lost */
+};
+
 struct run {
 	struct run_options opts;
 	struct loop *loop;
 	struct console *console;
+	struct run_port port[VM_MAX_PORTS];
 	struct vm *vm;
 	int signal_fd;
 	_Atomic int signal; /* that ended the run, 0 */
+	bool asked;         /* by a signal, to shut down */
 	_Atomic bool console_failed;
 };
 
@@ -47,6 +58,18 @@ static void stop_for_job_control(struct run *r)
 	/* SIGCONT follows. */
 }
 
+/* The first SIGTERM asks a guest that can be asked; everything else ends the machine. */
+static void end_by_signal(struct run *r, int sig)
+{
+	bool ask = sig == SIGTERM && !r->asked;
+
+	r->asked = true;
+	if (ask && vm_press_power(r->vm))
+		return;
+	r->signal = sig;
+	vm_stop(r->vm);
+}
+
 static void on_signal(void *opaque, uint32_t events)
 {
 	struct run *r = opaque;
@@ -57,9 +80,9 @@ static void on_signal(void *opaque, uint32_t events)
 			stop_for_job_control(r);
 		} else if (info.ssi_signo == SIGCONT) {
 			console_enter(r->console);
+			vm_continue(r->vm);
 		} else {
-			r->signal = (int)info.ssi_signo;
-			vm_stop(r->vm);
+			end_by_signal(r, (int)info.ssi_signo);
 		}
 	}
 }
@@ -121,6 +144,14 @@ static void print_status(struct run *r)
 	console_print(r->console, text);
 }
 
+static void press_power(struct run *r)
+{
+	console_print(r->console,
+	              vm_press_power(r->vm)
+	                      ? "\n[trapeze: pressed the power button]\n"
+	                      : "\n[trapeze: the guest does not listen to its power button]\n");
+}
+
 static void on_console_event(void *opaque, enum console_event event)
 {
 	struct run *r = opaque;
@@ -128,6 +159,12 @@ static void on_console_event(void *opaque, enum console_event event)
 	switch (event) {
 	case CONSOLE_STATUS:
 		print_status(r);
+		break;
+	case CONSOLE_POWER:
+		press_power(r);
+		break;
+	case CONSOLE_GO_ON:
+		vm_continue(r->vm);
 		break;
 	case CONSOLE_FAILED:
 		r->console_failed = true;
@@ -154,6 +191,90 @@ static void on_debug(void *opaque, uint8_t byte)
 	console_write(((struct run *)opaque)->console, &byte, 1);
 }
 
+/* Between a port and the machine. */
+
+static size_t port_input(void *opaque, const uint8_t *buf, size_t n)
+{
+	struct run_port *p = opaque;
+
+	return vm_port_input(p->run->vm, p->n, buf, n);
+}
+
+static void port_output_room(void *opaque)
+{
+	struct run_port *p = opaque;
+
+	vm_port_resume(p->run->vm, p->n);
+}
+
+static void on_port_event(void *opaque, enum console_event event)
+{
+	on_console_event(((struct run_port *)opaque)->run, event);
+}
+
+static size_t on_port_output(void *opaque, const uint8_t *buf, size_t n)
+{
+	struct run_port *p = opaque;
+
+	return p->console ? console_write(p->console, buf, n) : n;
+}
+
+static void on_port_input_room(void *opaque)
+{
+	struct run_port *p = opaque;
+
+	if (p->console)
+		console_resume(p->console);
+}
+
+static int make_ports(struct run *r)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < r->opts.vm.nr_ports && !rc; i++) {
+		struct run_port *p = &r->port[i];
+
+		*p = (struct run_port){ .run = r, .n = i };
+		r->opts.vm.port[i].console = (struct vm_console){ .output = on_port_output,
+			                                          .input_room = on_port_input_room,
+			                                          .opaque = p };
+		if (r->opts.port[i])
+			rc = console_new(&p->console, r->loop, i ? "--port" : "--console",
+			                 r->opts.port[i]);
+	}
+	return rc;
+}
+
+static void attach_ports(struct run *r)
+{
+	for (unsigned i = 0; i < r->opts.vm.nr_ports; i++) {
+		struct console_guest guest = { .input = port_input,
+			                       .output_room = port_output_room,
+			                       .event = on_port_event,
+			                       .opaque = &r->port[i] };
+
+		if (!r->port[i].console)
+			continue;
+		console_attach(r->port[i].console, &guest);
+		console_enter(r->port[i].console);
+	}
+}
+
+static void detach_ports(struct run *r)
+{
+	for (unsigned i = 0; i < r->opts.vm.nr_ports; i++) {
+		if (!r->port[i].console)
+			continue;
+		console_detach(r->port[i].console);
+		console_drain(r->port[i].console, DRAIN_NS);
+	}
+}
+
+static void on_pause(void *opaque, const char *reason)
+{
+	log_warn("the machine is paused: %s (Ctrl-A c or SIGCONT lets it go on)", reason);
+}
+
 /* The run. */
 
 static int prepare(struct run *r)
@@ -170,7 +291,9 @@ static int prepare(struct run *r)
 		log_error("cannot start: %s", strerror(-rc));
 		return rc;
 	}
-	rc = console_new(&r->console, r->loop, r->opts.serial);
+	rc = console_new(&r->console, r->loop, "--serial", r->opts.serial);
+	if (!rc)
+		rc = make_ports(r);
 	if (rc)
 		return rc;
 	r->opts.vm.console = (struct vm_console){
@@ -179,6 +302,7 @@ static int prepare(struct run *r)
 		.debug = on_debug,
 		.opaque = r,
 	};
+	r->opts.vm.paused = on_pause;
 	/* First: an engine's handlers take the signals that guest code causes and pass on the rest.
 	 */
 	terminal_catch_crashes();
@@ -201,6 +325,7 @@ static int start(struct run *r)
 	guest.opaque = r;
 	console_attach(r->console, &guest);
 	console_enter(r->console);
+	attach_ports(r);
 	rc = loop_add_fd(r->loop, r->signal_fd, EPOLLIN, on_signal, r);
 	if (!rc)
 		rc = vm_start(r->vm);
@@ -266,6 +391,7 @@ static int finish(struct run *r)
 	enum vm_outcome outcome = vm_wait(r->vm, deadline, &guest_status);
 	int status = outcome_status(r, outcome, guest_status);
 
+	detach_ports(r);
 	console_detach(r->console);
 	console_drain(r->console, DRAIN_NS);
 	console_leave(r->console);
@@ -281,6 +407,9 @@ static void clean_up(struct run *r)
 	vm_free(r->vm);
 	loop_free(r->loop);
 	console_free(r->console);
+	for (unsigned i = 0; i < r->opts.vm.nr_ports; i++)
+		console_free(r->port[i].console);
+	run_free_options(&r->opts);
 	if (r->signal_fd >= 0)
 		close(r->signal_fd);
 }
@@ -290,10 +419,13 @@ int cli_run(int argc, char **argv)
 	struct run r = { .signal_fd = -1 };
 	int status = CLI_ERROR;
 
-	if (run_parse(&r.opts, argc, argv))
+	if (run_parse(&r.opts, argc, argv)) {
+		run_free_options(&r.opts);
 		return CLI_ERROR;
+	}
 	if (r.opts.help) {
 		run_print_help();
+		run_free_options(&r.opts);
 		return CLI_OK;
 	}
 	if (!prepare(&r) && !start(&r))

@@ -17,6 +17,7 @@
 #include "mem/mem.h"
 
 #define DEFAULT_MEMORY  (512 * MiB)
+#define MAX_PORT_NAME   64
 #define TIMEOUT_SECONDS (365 * 24 * 3600.0)
 
 static int parse_path(const char **out, const struct option_row *row, const char *value)
@@ -149,6 +150,72 @@ static int parse_serial(void *opts, const struct option_row *row, const char *va
 	return 0;
 }
 
+/* Port 0 is the console; it is there, going nowhere, when only others are asked for. */
+static int parse_console(void *opts, const struct option_row *row, const char *value)
+{
+	struct run_options *o = opts;
+
+	o->port[0] = value;
+	if (!o->vm.nr_ports)
+		o->vm.nr_ports = 1;
+	return 0;
+}
+
+static int parse_port(void *opts, const struct option_row *row, const char *value)
+{
+	struct run_options *o = opts;
+	unsigned n = o->vm.nr_ports ? o->vm.nr_ports : 1;
+	const char *where = strchr(value, '=');
+
+	if (!where || where == value || where - value > MAX_PORT_NAME) {
+		log_error("%s %s: not NAME=WHERE with a name of 1 to %d characters", row->name,
+		          value, MAX_PORT_NAME);
+		return -EINVAL;
+	}
+	if (n == VM_MAX_PORTS) {
+		log_error("%s %s: more than %d ports", row->name, value, VM_MAX_PORTS - 1);
+		return -EINVAL;
+	}
+	o->port_text[n] = strdup(value);
+	if (!o->port_text[n]) {
+		log_error("%s %s: %s", row->name, value, strerror(ENOMEM));
+		return -ENOMEM;
+	}
+	o->port_text[n][where - value] = '\0';
+	o->vm.port[n].name = o->port_text[n];
+	o->port[n] = o->port_text[n] + (where - value) + 1;
+	o->vm.nr_ports = n + 1;
+	return 0;
+}
+
+static int parse_balloon(void *opts, const struct option_row *row, const char *value)
+{
+	struct vm_config *vm = &((struct run_options *)opts)->vm;
+
+	if (options_parse_bytes(value, &vm->balloon_keep)) {
+		log_error("%s %s: not a size such as 512M", row->name, value);
+		return -EINVAL;
+	}
+	vm->balloon = true;
+	return 0;
+}
+
+static int parse_watchdog(void *opts, const struct option_row *row, const char *value)
+{
+	static const char *const name[] = { [VM_WATCHDOG_RESET] = "reset",
+		                            [VM_WATCHDOG_POWEROFF] = "poweroff",
+		                            [VM_WATCHDOG_PAUSE] = "pause" };
+
+	for (unsigned i = VM_WATCHDOG_RESET; i < ARRAY_SIZE(name); i++) {
+		if (strcmp(value, name[i]))
+			continue;
+		((struct run_options *)opts)->vm.watchdog = (enum vm_watchdog)i;
+		return 0;
+	}
+	log_error("%s %s: not one of reset, poweroff, pause", row->name, value);
+	return -EINVAL;
+}
+
 static int parse_module(void *opts, const struct option_row *row, const char *value)
 {
 	struct vm_config *vm = &((struct run_options *)opts)->vm;
@@ -163,6 +230,17 @@ static int parse_module(void *opts, const struct option_row *row, const char *va
 static int parse_testdev(void *opts, const struct option_row *row, const char *value)
 {
 	((struct run_options *)opts)->vm.testdev = true;
+	return 0;
+}
+
+static int parse_disk(void *opts, const struct option_row *row, const char *value)
+{
+	return run_parse_disk(opts, value);
+}
+
+static int parse_rng(void *opts, const struct option_row *row, const char *value)
+{
+	((struct run_options *)opts)->vm.rng = true;
 	return 0;
 }
 
@@ -238,6 +316,21 @@ static const struct option_row run_table[] = {
 	{ "--serial", NULL, "WHERE", parse_serial,
 	  "the guest's serial port: stdio (default),\n"
 	  "file:PATH, unix:PATH, pty or none" },
+	{ "--console", NULL, "WHERE", parse_console,
+	  "add a virtio console; WHERE as for --serial" },
+	{ "--port", NULL, "NAME=WHERE", parse_port, "add a named port to it; may be given again" },
+	{ "--disk", NULL, "PATH[,KEY=VALUE]", parse_disk,
+	  "a disk image; keys: format=raw|qcow2, readonly,\n"
+	  "iops=N, bps=SIZE, serial=TEXT, if=virtio|nvme,\n"
+	  "werror=report|pause;\n"
+	  "may be given again" },
+	{ "--balloon", NULL, "SIZE", parse_balloon,
+	  "add a memory balloon that leaves SIZE to the guest;\n"
+	  "what the guest does not use goes back to the host" },
+	{ "--rng", NULL, NULL, parse_rng, "add a source of random numbers (virtio-rng)" },
+	{ "--watchdog", NULL, "ACTION", parse_watchdog,
+	  "add a watchdog (i6300esb) that does ACTION when\n"
+	  "its time is over: reset, poweroff or pause" },
 	{ "--module", NULL, "'FILE ARGS'", parse_module, "a multiboot module; may be given again" },
 	{ "--testdev", NULL, NULL, parse_testdev, "add the devices of QEMU's pc-testdev" },
 	{ "--decompress", NULL, "WHO", parse_decompress,
@@ -264,6 +357,31 @@ static int check_check(const struct vm_config *vm)
 	return 0;
 }
 
+/* Standard input and output are one console's. */
+static int check_stdio(const struct run_options *opts)
+{
+	unsigned users = !strcmp(opts->serial, "stdio");
+
+	for (unsigned i = 0; i < opts->vm.nr_ports; i++)
+		users += opts->port[i] && !strcmp(opts->port[i], "stdio");
+	if (users <= 1)
+		return 0;
+	log_error("run: %u users of stdio, at most one is possible ('--serial none' frees it)",
+	          users);
+	return -EINVAL;
+}
+
+static int check_balloon(const struct vm_config *vm)
+{
+	char most[32];
+
+	if (!vm->balloon || (vm->balloon_keep && vm->balloon_keep <= vm->memory))
+		return 0;
+	log_error("--balloon: not from 1M to the guest's memory of %s",
+	          options_format_bytes(vm->memory, most, sizeof(most)));
+	return -EINVAL;
+}
+
 int run_parse(struct run_options *opts, int argc, char **argv)
 {
 	*opts = (struct run_options){
@@ -276,7 +394,17 @@ int run_parse(struct run_options *opts, int argc, char **argv)
 		log_error("run: no --kernel given (--help lists the options)");
 		return -EINVAL;
 	}
+	if (check_stdio(opts) || check_balloon(&opts->vm))
+		return -EINVAL;
 	return opts->vm.engine_options.check ? check_check(&opts->vm) : 0;
+}
+
+void run_free_options(struct run_options *opts)
+{
+	for (unsigned i = 0; i < opts->vm.nr_disks; i++)
+		free(opts->disk_text[i]);
+	for (unsigned i = 0; i < opts->vm.nr_ports; i++)
+		free(opts->port_text[i]);
 }
 
 void run_print_help(void)

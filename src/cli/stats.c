@@ -86,6 +86,19 @@ static void add_time(json_t *o, const struct vm_stats *s)
 		json_object_set_new(o, "first_user_seconds", json_null());
 }
 
+static json_t *balloon_to_json(const struct vm_stats *s)
+{
+	json_t *o = json_object();
+
+	set_int(o, "bytes", s->balloon_bytes);
+	set_int(o, "reported_bytes", s->reported_bytes);
+	if (s->guest_free != UINT64_MAX)
+		set_int(o, "guest_free_bytes", s->guest_free);
+	if (s->guest_available != UINT64_MAX)
+		set_int(o, "guest_available_bytes", s->guest_available);
+	return o;
+}
+
 static void add_counts(json_t *o, const struct vm_stats *s)
 {
 	set_int(o, "instructions", s->insns);
@@ -94,6 +107,8 @@ static void add_counts(json_t *o, const struct vm_stats *s)
 	set_int(o, "interrupts", s->interrupts);
 	set_int(o, "reboots", s->reboots);
 	set_int(o, "guest_resident_bytes", s->guest_resident);
+	if (s->balloon)
+		json_object_set_new(o, "balloon", balloon_to_json(s));
 	set_int(o, "host_resident_bytes", s->host_resident);
 	json_object_set_new(o, "exits", exits_to_json(s));
 	json_object_set_new(o, "exceptions", exceptions_to_json(s));

@@ -236,10 +236,11 @@ void acpi_pm_reset(struct acpi_pm *p)
 	arm_timer(p);
 }
 
-void acpi_pm_press_power(struct acpi_pm *p)
+bool acpi_pm_press_power(struct acpi_pm *p)
 {
 	p->status |= PM1_PWRBTN;
 	update_sci(p);
+	return p->enable & PM1_PWRBTN;
 }
 
 void acpi_pm_raise_gpe(struct acpi_pm *p, unsigned n)

@@ -59,7 +59,7 @@ void acpi_pm_init(struct acpi_pm *p, struct irq_line sci, struct acpi_pm_callbac
 void acpi_pm_fini(struct acpi_pm *p);
 void acpi_pm_reset(struct acpi_pm *p);
 
-/* Somebody pressed the power button. */
-void acpi_pm_press_power(struct acpi_pm *p);
+/* Somebody presses the power button. False when the guest does not listen to it. */
+bool acpi_pm_press_power(struct acpi_pm *p);
 /* General-purpose event n, below ACPI_PM_GPE0_BITS, has happened. */
 void acpi_pm_raise_gpe(struct acpi_pm *p, unsigned n);

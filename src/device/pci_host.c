@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "device/pci_host.h"
@@ -14,26 +15,14 @@
 #define MEMORY_DEVFN(off) ((uint8_t)((off) >> 12))
 #define MEMORY_REG(off)   ((unsigned)((off)&0xfff))
 
-/* Configuration header, PCI 3.0 6.1 */
-#define REG_VENDOR    0x00
-#define REG_DEVICE    0x02
-#define REG_COMMAND   0x04
-#define REG_CLASS     0x0a
-#define REG_SUBVENDOR 0x2c
-#define REG_SUBDEVICE 0x2e
-
 /* The identity of QEMU's generic host bridge, for which no system has workarounds. */
-#define BRIDGE_VENDOR    0x1b36
-#define BRIDGE_DEVICE    0x0008
-#define BRIDGE_CLASS     0x0600
-#define BRIDGE_SUBVENDOR 0x1af4
-#define BRIDGE_SUBDEVICE 0x1100
-
-static void put_u16(uint8_t *p, unsigned value)
-{
-	p[0] = (uint8_t)value;
-	p[1] = (uint8_t)(value >> 8);
-}
+static const struct pci_identity bridge_identity = {
+	.vendor = 0x1b36,
+	.device = 0x0008,
+	.class = 0x0600,
+	.subvendor = 0x1af4,
+	.subdevice = 0x1100,
+};
 
 static bool is_reset_access(const struct pci_host *h, uint64_t off, unsigned size)
 {
@@ -73,23 +62,15 @@ static struct pci_function *find_function(const struct pci_host *h)
 	return h->function[ADDRESS_DEVFN(h->address)];
 }
 
-static uint64_t read_config(const struct pci_function *f, unsigned reg, unsigned size)
+static uint64_t read_config(struct pci_function *f, unsigned reg, unsigned size)
 {
-	uint64_t value = 0;
-
-	if (!f)
-		return UINT64_MAX; /* master abort */
-	memcpy(&value, &f->config[reg], size);
-	return value;
+	return f ? pci_read_config(f, reg, size) : UINT64_MAX; /* master abort */
 }
 
 static void write_config(struct pci_function *f, unsigned reg, unsigned size, uint64_t value)
 {
-	if (!f)
-		return;
-	for (unsigned i = reg; i < reg + size; i++, value >>= 8)
-		f->config[i] =
-		        (uint8_t)((f->config[i] & ~f->writable[i]) | (value & f->writable[i]));
+	if (f)
+		pci_write_config(f, reg, size, value);
 }
 
 static uint64_t read_data(void *dev, uint64_t off, unsigned size)
@@ -113,7 +94,7 @@ const struct bus_ops pci_host_data_ops = {
 };
 
 /* The function at an offset in the memory window; NULL beyond the registers that it has. */
-static struct pci_function *function_at(const struct pci_host *h, uint64_t off, unsigned size)
+static struct pci_function *function_at(struct pci_host *h, uint64_t off, unsigned size)
 {
 	if (MEMORY_REG(off) + size > PCI_CONFIG_BYTES)
 		return NULL;
@@ -136,35 +117,233 @@ const struct bus_ops pci_host_config_ops = {
 	.max_size = 4,
 };
 
-static void fill_bridge(struct pci_function *f)
+/* Memory. */
+
+static int compare_decoded(const void *a, const void *b)
 {
-	put_u16(&f->config[REG_VENDOR], BRIDGE_VENDOR);
-	put_u16(&f->config[REG_DEVICE], BRIDGE_DEVICE);
-	put_u16(&f->config[REG_CLASS], BRIDGE_CLASS);
-	put_u16(&f->config[REG_SUBVENDOR], BRIDGE_SUBVENDOR);
-	put_u16(&f->config[REG_SUBDEVICE], BRIDGE_SUBDEVICE);
-	put_u16(&f->writable[REG_COMMAND], 0x0147); /* I/O, memory, master, parity, SERR# */
+	const struct pci_decoded *x = a, *y = b;
+
+	return x->base < y->base ? -1 : x->base > y->base;
 }
 
-void pci_host_init(struct pci_host *h, const struct bus_ops *reset_ops, void *reset_dev)
+static void decode_function(struct pci_host *h, const struct pci_function *f)
+{
+	for (unsigned n = 0; n < PCI_BARS; n++) {
+		struct pci_decoded d = { .bar = &f->bar[n] };
+
+		if (pci_bar_address(f, n, &d.base) && h->nr_decoded < ARRAY_SIZE(h->decoded))
+			h->decoded[h->nr_decoded++] = d;
+	}
+}
+
+static void decode_all(struct pci_host *h)
+{
+	h->nr_decoded = 0;
+	for (unsigned i = 0; i < PCI_FUNCTIONS; i++)
+		if (h->function[i])
+			decode_function(h, h->function[i]);
+	qsort(h->decoded, h->nr_decoded, sizeof(h->decoded[0]), compare_decoded);
+	h->stale = false;
+}
+
+void pci_host_bars_changed(struct pci_host *h)
+{
+	if (h)
+		h->stale = true;
+}
+
+/* The BAR that all of the access falls into. Of several at one place, which is the guest's
+ * mistake, one answers. */
+static const struct pci_decoded *find_bar(struct pci_host *h, uint64_t addr, unsigned size)
+{
+	unsigned lo = 0, hi, mid;
+
+	if (h->stale)
+		decode_all(h);
+	hi = h->nr_decoded;
+	while (lo < hi) { /* the first that begins after addr */
+		mid = (lo + hi) / 2;
+		if (h->decoded[mid].base <= addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (lo == 0)
+		return NULL;
+	addr -= h->decoded[lo - 1].base;
+	if (addr >= h->decoded[lo - 1].bar->len || size > h->decoded[lo - 1].bar->len - addr)
+		return NULL;
+	return &h->decoded[lo - 1];
+}
+
+static uint64_t read_window(void *dev, uint64_t off, unsigned size)
+{
+	const struct pci_window *w = dev;
+	const struct pci_decoded *d = find_bar(w->host, w->base + off, size);
+
+	return d ? d->bar->ops->read(d->bar->dev, w->base + off - d->base, size) : UINT64_MAX;
+}
+
+static void write_window(void *dev, uint64_t off, unsigned size, uint64_t value)
+{
+	const struct pci_window *w = dev;
+	const struct pci_decoded *d = find_bar(w->host, w->base + off, size);
+
+	if (d)
+		d->bar->ops->write(d->bar->dev, w->base + off - d->base, size, value);
+}
+
+const struct bus_ops pci_host_window_ops = { .read = read_window, .write = write_window };
+
+/* Takes len bytes, aligned to their length, off the front of a window. */
+static bool take_space(const struct pci_window *w, uint64_t *used, uint64_t len, uint64_t *base)
+{
+	uint64_t at = (w->base + *used + len - 1) & ~(len - 1);
+
+	if (at - w->base > w->len || len > w->len - (at - w->base))
+		return false;
+	*base = at;
+	*used = at + len - w->base;
+	return true;
+}
+
+static int assign_bar(struct pci_host *h, struct pci_function *f, unsigned n, uint64_t used[2])
+{
+	uint64_t len = f->bar[n].len, base;
+
+	if (!take_space(&h->low, &used[0], len, &base) &&
+	    !(f->bar[n].is64 && take_space(&h->high, &used[1], len, &base)))
+		return -ENOSPC;
+	pci_set_bar(f, n, base);
+	return 0;
+}
+
+int pci_host_assign(struct pci_host *h)
+{
+	uint64_t used[2] = { 0, 0 };
+
+	for (unsigned i = 0; i < PCI_FUNCTIONS; i++) {
+		struct pci_function *f = h->function[i];
+
+		for (unsigned n = 0; f && n < PCI_BARS; n++)
+			if (f->bar[n].len && assign_bar(h, f, n, used))
+				return -ENOSPC;
+	}
+	h->stale = true;
+	return 0;
+}
+
+/* Interrupts. */
+
+void pci_host_send_msi(struct pci_host *h, uint64_t addr, uint32_t data)
+{
+	if (h->wires.msi)
+		h->wires.msi(h->wires.opaque, addr, data);
+}
+
+/* Only single-function devices are plugged in, and they use INTA#. */
+void pci_host_set_intx(struct pci_host *h, uint8_t devfn, bool level)
+{
+	unsigned slot = PCI_SLOT(devfn), line = PCI_PIN_LINE(slot, 0);
+
+	if (level)
+		h->asserted[line] |= BIT(slot);
+	else
+		h->asserted[line] &= ~BIT(slot);
+	irq_set(&h->wires.line[line], h->asserted[line]);
+}
+
+void pci_host_lock(struct pci_host *h)
+{
+	bus_lock(h->bus);
+}
+
+void pci_host_unlock(struct pci_host *h)
+{
+	bus_unlock(h->bus);
+}
+
+/* Life. */
+
+void pci_host_init(struct pci_host *h, struct bus *bus, const struct bus_ops *reset_ops,
+                   void *reset_dev)
 {
 	memset(h, 0, sizeof(*h));
+	h->bus = bus;
 	h->reset_ops = reset_ops;
 	h->reset_dev = reset_dev;
-	fill_bridge(&h->bridge);
-	h->function[PCI_DEVFN(0, 0)] = &h->bridge;
+	pci_init(&h->bridge, &bridge_identity, NULL, NULL);
+	pci_host_add(h, PCI_DEVFN(0, 0), &h->bridge);
+}
+
+void pci_host_connect(struct pci_host *h, const struct pci_wires *wires)
+{
+	h->wires = *wires;
+}
+
+void pci_host_set_windows(struct pci_host *h, uint64_t low, uint64_t low_len, uint64_t high,
+                          uint64_t high_len)
+{
+	h->low = (struct pci_window){ h, low, low_len };
+	h->high = (struct pci_window){ h, high, high_len };
 }
 
 void pci_host_reset(struct pci_host *h)
 {
 	h->address = 0;
-	put_u16(&h->bridge.config[REG_COMMAND], 0);
+	for (unsigned i = 0; i < PCI_FUNCTIONS; i++)
+		if (h->function[i])
+			pci_reset(h->function[i]);
+	pci_host_assign(h); /* as before, when there was room */
 }
 
 int pci_host_add(struct pci_host *h, uint8_t devfn, struct pci_function *f)
 {
 	if (h->function[devfn])
 		return -EEXIST;
+	f->devfn = devfn;
+	f->host = h;
 	h->function[devfn] = f;
+	h->stale = true;
 	return 0;
+}
+
+int pci_host_find_slot(const struct pci_host *h)
+{
+	for (unsigned slot = 1; slot < PCI_SLOTS; slot++)
+		if (!h->function[PCI_DEVFN(slot, 0)])
+			return (int)slot;
+	return -ENOSPC;
+}
+
+void pci_host_stop(struct pci_host *h)
+{
+	for (unsigned i = 0; i < PCI_FUNCTIONS; i++) {
+		struct pci_function *f = h->function[i];
+
+		if (f && f->ops && f->ops->stop)
+			f->ops->stop(f->dev);
+	}
+}
+
+void pci_host_resume(struct pci_host *h)
+{
+	for (unsigned i = 0; i < PCI_FUNCTIONS; i++) {
+		struct pci_function *f = h->function[i];
+
+		if (f && f->ops && f->ops->resume)
+			f->ops->resume(f->dev);
+	}
+}
+
+void pci_host_free(struct pci_host *h)
+{
+	pci_host_stop(h);
+	for (unsigned i = 0; i < PCI_FUNCTIONS; i++) {
+		struct pci_function *f = h->function[i];
+
+		if (f && f->ops && f->ops->free)
+			f->ops->free(f->dev);
+		h->function[i] = NULL;
+	}
 }

@@ -15,6 +15,7 @@ struct acpi_args {
 	uint32_t hpet_id;       /* low half of its capabilities register, 0: there is no HPET */
 	bool i8042;             /* a keyboard controller that drivers should look for */
 	bool pci;               /* a root bridge, \_SB.PCI0, and its configuration space */
+	bool pci_high;          /* with a window above 4 GiB, too */
 };
 
 /* 0 and the address of the root pointer; -EINVAL for absurd arguments, -EFAULT, -ENOSPC. */

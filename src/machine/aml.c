@@ -15,6 +15,9 @@
 #define AML_SCOPE      0x10
 #define AML_BUFFER     0x11
 #define AML_PACKAGE    0x12
+#define AML_METHOD     0x14
+#define AML_TWO_NAMES  0x2e
+#define AML_NOTIFY     0x86
 #define AML_EXTENDED   0x5b
 #define AML_EXT_DEVICE 0x82
 
@@ -25,6 +28,7 @@
 #define RES_MEMORY32    0x86
 #define RES_DWORD_SPACE 0x87
 #define RES_WORD_SPACE  0x88
+#define RES_QWORD_SPACE 0x8a
 
 /* Address space descriptors: resource types, and flags for "fixed, positive decode, produced". */
 #define SPACE_MEMORY 0
@@ -161,13 +165,33 @@ void aml_name_int(struct aml *a, const char *name, uint64_t value)
 	put_int(a, value);
 }
 
-void aml_name_string(struct aml *a, const char *name, const char *value)
+void aml_string(struct aml *a, const char *value)
 {
-	put_name(a, name);
 	put(a, AML_STRING, 1);
 	for (const char *p = value; *p; p++)
 		put(a, (uint8_t)*p, 1);
 	put(a, 0, 1);
+}
+
+void aml_name_string(struct aml *a, const char *name, const char *value)
+{
+	put_name(a, name);
+	aml_string(a, value);
+}
+
+void aml_notify_method(struct aml *a, const char *method, const char *name, uint8_t what)
+{
+	put(a, AML_METHOD, 1);
+	open_scope(a);
+	put_segment(a, method);
+	put(a, 0, 1); /* no arguments, not serialized */
+	put(a, AML_NOTIFY, 1);
+	put(a, '\\', 1);
+	put(a, AML_TWO_NAMES, 1);
+	put_segment(a, "_SB_");
+	put_segment(a, name);
+	put_int(a, what);
+	aml_close(a);
 }
 
 static unsigned hex_digit(char c)
@@ -190,15 +214,31 @@ void aml_name_eisaid(struct aml *a, const char *name, const char *id)
 	put(a, __builtin_bswap32(v), 4);
 }
 
-void aml_name_package(struct aml *a, const char *name, const uint8_t *value, unsigned n)
+void aml_package(struct aml *a, unsigned n)
 {
-	put_name(a, name);
 	put(a, AML_PACKAGE, 1);
 	open_scope(a);
 	put(a, n, 1);
+}
+
+void aml_name_package(struct aml *a, const char *name, const uint8_t *value, unsigned n)
+{
+	put_name(a, name);
+	aml_package(a, n);
 	for (unsigned i = 0; i < n; i++)
 		put_int(a, value[i]);
 	aml_close(a);
+}
+
+void aml_name_packages(struct aml *a, const char *name, unsigned n)
+{
+	put_name(a, name);
+	aml_package(a, n);
+}
+
+void aml_int(struct aml *a, uint64_t value)
+{
+	put_int(a, value);
 }
 
 void aml_io(struct aml *a, uint16_t port, uint8_t len)
@@ -230,7 +270,7 @@ void aml_memory(struct aml *a, uint32_t base, uint32_t len, bool writable)
 
 /* Granularity, minimum, maximum, translation and length, in fields of `bytes`. */
 static void put_space(struct aml *a, uint8_t tag, unsigned bytes, uint8_t type, uint8_t type_flags,
-                      uint32_t min, uint32_t max)
+                      uint64_t min, uint64_t max)
 {
 	put(a, tag, 1);
 	put(a, 3 + 5 * bytes, 2);
@@ -241,7 +281,7 @@ static void put_space(struct aml *a, uint8_t tag, unsigned bytes, uint8_t type, 
 	put(a, min, bytes);
 	put(a, max, bytes);
 	put(a, 0, bytes);
-	put(a, (uint64_t)max - min + 1, bytes);
+	put(a, max - min + 1, bytes);
 }
 
 void aml_window_bus(struct aml *a, uint16_t min, uint16_t max)
@@ -254,7 +294,10 @@ void aml_window_io(struct aml *a, uint16_t min, uint16_t max)
 	put_space(a, RES_WORD_SPACE, 2, SPACE_IO, SPACE_ENTIRE, min, max);
 }
 
-void aml_window_memory(struct aml *a, uint32_t min, uint32_t max)
+void aml_window_memory(struct aml *a, uint64_t min, uint64_t max)
 {
-	put_space(a, RES_DWORD_SPACE, 4, SPACE_MEMORY, SPACE_RW, min, max);
+	if (max > UINT32_MAX)
+		put_space(a, RES_QWORD_SPACE, 8, SPACE_MEMORY, SPACE_RW, min, max);
+	else
+		put_space(a, RES_DWORD_SPACE, 4, SPACE_MEMORY, SPACE_RW, min, max);
 }

@@ -3,7 +3,7 @@
  *
  *   ISA line n ---+--> PIC input n --INTR--> LINT0 of every local APIC
  *                 +--> I/O APIC pin n, but line 0 on pin 2 (the MADT says so) --> messages to the
- * local APICs HPET, PCI ------> I/O APIC pins
+ * local APICs; HPET and INTA# of PCI functions --> I/O APIC pins; MSI-X --> local APICs
  *
  * Under HPET's legacy replacement its timer 0 takes the place of the PIT on line 0 and its timer 1
  * that of the RTC on line 8 (IA-PC HPET 1.0a 2.3.1): the board disconnects the two.
@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "cpu/cpuid.h"
 #include "cpu/msr.h"
@@ -73,6 +74,14 @@ static const struct placement chips[] = {
 	{ BUS_MMIO, GPA_HPET, HPET_SIZE, &hpet_ops, CHIP(hpet), "HPET" },
 };
 
+static const struct placement pci_low = {
+	BUS_MMIO, GPA_PCI_LOW, PCI_LOW_WINDOW, &pci_host_window_ops, CHIP(pci.low), "PCI devices",
+};
+static const struct placement pci_high = {
+	BUS_MMIO,       GPA_PCI_HIGH,  PCI_HIGH_WINDOW, &pci_host_window_ops,
+	CHIP(pci.high), "PCI devices",
+};
+
 /* The test device; its byte port is cut short before the debug port, see testdev.h. */
 static const struct placement testdev_parts[] = {
 	{ BUS_PIO, PORT_TESTDEV_ECHO, TESTDEV_ECHO_LEN, &testdev_echo_ops, 0, "test device" },
@@ -94,6 +103,7 @@ static const struct {
 	{ BOARD_IRQ, IRQ_COM1, 1, "UART" },
 	{ BOARD_IRQ, IRQ_RTC, 1, "RTC" },
 	{ BOARD_IRQ, IRQ_SCI, 1, "ACPI power management" },
+	{ BOARD_IRQ, GSI_PCI, PCI_GSIS, "PCI devices" },
 };
 
 static int place_chip(struct board *b, const struct placement *p, void *dev, char *err,
@@ -122,6 +132,10 @@ static int place_all(struct board *b, char *err, size_t errlen)
 		rc = place_chip(b, &chips[i], (char *)b + chips[i].dev, err, errlen);
 	for (unsigned i = 0; b->testdev && i < ARRAY_SIZE(testdev_parts) && !rc; i++)
 		rc = place_chip(b, &testdev_parts[i], b->testdev, err, errlen);
+	if (!rc)
+		rc = place_chip(b, &pci_low, &b->pci.low, err, errlen);
+	if (!rc && b->pci.high.len)
+		rc = place_chip(b, &pci_high, &b->pci.high, err, errlen);
 	return rc;
 }
 
@@ -149,6 +163,14 @@ static void set_rtc(void *opaque, unsigned n, bool level)
 	b->rtc_level = level;
 	if (!b->hpet_legacy)
 		set_gsi(b, IRQ_RTC, level);
+}
+
+static void send_msi(void *opaque, uint64_t addr, uint32_t data)
+{
+	struct board *b = opaque;
+
+	if (addr >> 20 == GPA_LAPIC >> 20) /* elsewhere it would be an ordinary write */
+		lapic_bus_msi(&b->lapics, addr, data);
 }
 
 static void set_legacy(void *opaque, unsigned n, bool on)
@@ -266,6 +288,21 @@ static void put_debug(void *opaque, const uint8_t *buf, size_t n)
 
 /* Construction. */
 
+_Static_assert(PCI_GSIS == PCI_LINES, "the firmware tables describe the chip");
+
+static void make_pci(struct board *b, uint64_t ram_bytes)
+{
+	struct pci_wires wires = { .msi = send_msi, .opaque = b };
+	bool high = ram_bytes <= GPA_PCI_HIGH - MEM_HIGH_BASE;
+
+	for (unsigned i = 0; i < PCI_LINES; i++)
+		wires.line[i] = line(b, GSI_PCI + i);
+	pci_host_init(&b->pci, &b->bus, &acpi_reset_ops, &b->pm);
+	pci_host_connect(&b->pci, &wires);
+	pci_host_set_windows(&b->pci, GPA_PCI_LOW, PCI_LOW_WINDOW, GPA_PCI_HIGH,
+	                     high ? PCI_HIGH_WINDOW : 0);
+}
+
 static void make_chips(struct board *b, const struct board_config *config)
 {
 	struct irq_line legacy = { .set = set_legacy, .opaque = b };
@@ -286,7 +323,7 @@ static void make_chips(struct board *b, const struct board_config *config)
 	uart_init(&b->uart, line(b, IRQ_COM1), config->uart);
 	i8042_init(&b->i8042, pins);
 	acpi_pm_init(&b->pm, line(b, IRQ_SCI), pm, &b->bus, config->loop, PM_TIMER_BITS);
-	pci_host_init(&b->pci, &acpi_reset_ops, &b->pm);
+	make_pci(b, config->mem->ram_bytes);
 	debug_port_init(&b->debug_port, put_debug, b);
 	exit_port_init(&b->exit_port, ask_exit, b);
 }
@@ -321,6 +358,7 @@ static int make_firmware(struct board *b, struct mem *m)
 		.hpet_id = (uint32_t)hpet_ops.read(&b->hpet, 0, 4),
 		.i8042 = false,
 		.pci = true,
+		.pci_high = b->pci.high.len,
 	};
 	uint8_t *image = malloc(size);
 	int rc = -ENOMEM;
@@ -354,6 +392,29 @@ static int make_parts(struct board *b, const struct board_config *config)
 	return rc;
 }
 
+/* The generation ID. A reset, which clears memory, does not change it. */
+
+static void show_generation(struct board *b)
+{
+	mem_write(b->mem, GPA_VMGENID, b->generation, sizeof(b->generation));
+}
+
+static void make_generation(struct board *b)
+{
+	/* Nothing that is asked for 16 bytes falls short, once the host has booted. */
+	while (getrandom(b->generation, sizeof(b->generation), 0) != sizeof(b->generation))
+		;
+	show_generation(b);
+}
+
+void board_new_generation(struct board *b)
+{
+	make_generation(b);
+	bus_lock(&b->bus);
+	acpi_pm_raise_gpe(&b->pm, GPE_VMGENID);
+	bus_unlock(&b->bus);
+}
+
 int board_new(struct board **out, const struct board_config *config, char *err, size_t errlen)
 {
 	struct board *b;
@@ -367,6 +428,8 @@ int board_new(struct board **out, const struct board_config *config, char *err, 
 	}
 	b->host = config->host;
 	b->opaque = config->opaque;
+	b->mem = config->mem;
+	make_generation(b);
 	rc = make_parts(b, config);
 	if (rc)
 		snprintf(err, errlen, "board: %s", strerror(-rc));
@@ -389,6 +452,8 @@ void board_free(struct board *b)
 {
 	if (!b)
 		return;
+	if (b->pci.bus)
+		pci_host_free(&b->pci);
 	/* A timer that fires meanwhile still finds the local APICs. */
 	pit_fini(&b->pit);
 	hpet_fini(&b->hpet);
@@ -402,8 +467,29 @@ void board_free(struct board *b)
 	free(b);
 }
 
+int board_plugged(struct board *b)
+{
+	int rc;
+
+	bus_lock(&b->bus);
+	rc = pci_host_assign(&b->pci);
+	bus_unlock(&b->bus);
+	return rc;
+}
+
+void board_stop(struct board *b)
+{
+	pci_host_stop(&b->pci);
+}
+
+void board_resume(struct board *b)
+{
+	pci_host_resume(&b->pci);
+}
+
 void board_reset(struct board *b)
 {
+	show_generation(b);
 	bus_lock(&b->bus);
 	/* Sources of interrupts before their controllers, so that no line falls into a fresh one.
 	 */

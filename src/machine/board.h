@@ -83,6 +83,8 @@ struct board {
 	bool hpet_legacy; /* the HPET drives lines 0 and 8 */
 	bool rtc_level;   /* of the RTC's output */
 	gpa_t rsdp;       /* ACPI's root pointer */
+	struct mem *mem;
+	uint8_t generation[16]; /* random, and in guest memory at GPA_VMGENID */
 	const struct board_host_ops *host;
 	void *opaque;
 };
@@ -92,8 +94,21 @@ struct board {
 int board_new(struct board **out, const struct board_config *config, char *err, size_t errlen);
 /* Only when no vCPU runs; until it returns, timers may still raise attention. Safe on NULL. */
 void board_free(struct board *b);
+/* After the last PCI function was plugged in: they get their addresses. 0 or -ENOSPC. */
+int board_plugged(struct board *b);
+/* Devices stop their work in guest memory, which a reset has to follow. Only while no vCPU runs,
+ * and without bus.lock. */
+void board_stop(struct board *b);
+/* The machine goes on after a pause; devices try again what could not be done. Without bus.lock. */
+void board_resume(struct board *b);
 /* The reset pin of every chip. Only while no vCPU runs; takes bus.lock. */
 void board_reset(struct board *b);
+
+/*
+ * Gives the machine a new generation ID and tells the guest: for whoever lets a machine go on that
+ * has been copied or set back. Without bus.lock.
+ */
+void board_new_generation(struct board *b);
 
 /* Joins vCPU c->id to its local APIC, which is returned. */
 struct lapic *board_attach_cpu(struct board *b, struct cpu *c);

@@ -49,11 +49,21 @@
 #define IRQ_SCI      9 /* level triggered, active high */
 #define IRQ_MOUSE    12
 #define GSI_PIT      2
+#define GSI_PCI      16 /* the first of PCI_GSIS that PCI functions share */
+#define PCI_GSIS     8
 #define GSI_COUNT    24
+
+/* General-purpose events. */
+#define GPE_VMGENID 5
 
 /* Memory-mapped devices. The PCI bus' configuration space begins where RAM ends. */
 #define GPA_PCI_CONFIG    MEM_HOLE_BASE
 #define PCI_CONFIG_WINDOW 0x100000ull /* one bus of 256 functions, 4 KiB each */
+#define GPA_PCI_LOW       (GPA_PCI_CONFIG + PCI_CONFIG_WINDOW) /* BARs, up to the I/O APIC */
+#define PCI_LOW_WINDOW    (GPA_IOAPIC - GPA_PCI_LOW)
+/* The end of what a guest can address (40 bits); there is none when RAM reaches so far. */
+#define PCI_HIGH_WINDOW   (32 * GiB)
+#define GPA_PCI_HIGH      (BIT(40) - PCI_HIGH_WINDOW)
 #define GPA_TESTDEV_IORAM 0xff000000ull
 #define GPA_IOAPIC        0xfec00000ull
 #define GPA_HPET          0xfed00000ull
@@ -73,6 +83,7 @@
 #define GPA_CMDLINE      0x20000ull
 #define CMDLINE_BYTES    0x10000ull /* the most a command line may take, final NUL included */
 #define GPA_EBDA         0x9fc00ull /* reserved from here to 640 KiB */
+#define GPA_VMGENID      0x9fe00ull /* the VM generation ID, 16 bytes */
 
 /* Firmware tables, in the area that E820 reports reserved and that guests scan. */
 #define GPA_BIOS_AREA     0xe0000ull

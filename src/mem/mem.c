@@ -172,6 +172,23 @@ int mem_clear(struct mem *m)
 	return fallocate(m->fd, mode, 0, (off_t)m->ram_bytes) < 0 ? -errno : 0;
 }
 
+uint64_t mem_discard(struct mem *m, void *host, uint64_t len)
+{
+	uintptr_t first = ((uintptr_t)host + PAGE_SIZE - 1) & PAGE_MASK;
+	uintptr_t end = ((uintptr_t)host + len) & PAGE_MASK;
+	int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+	uint64_t page;
+
+	if (first >= end)
+		return 0;
+	page = mem_page(m, (void *)first); /* which is the memfd's, too */
+	if (page == MEM_NO_PAGE ||
+	    fallocate(m->fd, mode, (off_t)(page * PAGE_SIZE), (off_t)(end - first)) < 0)
+		return 0;
+	mem_wrote_range(m, (void *)first, end - first);
+	return end - first;
+}
+
 static void insert_bank(struct mem *m, const struct mem_bank *bank)
 {
 	unsigned i = m->nr_banks;
@@ -291,14 +308,13 @@ int mem_read(const struct mem *m, gpa_t gpa, void *buf, uint64_t len)
 	return 0;
 }
 
-/* mem_wrote() for any length. */
-static void report_write(const struct mem *m, const uint8_t *host, uint64_t len)
+void mem_wrote_range(struct mem *m, const uint8_t *host, uint64_t len)
 {
 	while (m->code && len) {
 		uint64_t run = PAGE_SIZE - ((uintptr_t)host & ~PAGE_MASK);
 
 		run = run < len ? run : len;
-		mem_wrote((struct mem *)m, host, (unsigned)run);
+		mem_wrote(m, host, (unsigned)run);
 		host += run;
 		len -= run;
 	}
@@ -317,7 +333,7 @@ int mem_write(const struct mem *m, gpa_t gpa, const void *buf, uint64_t len)
 
 		if (!b->readonly) {
 			memcpy(b->host + off, p, run);
-			report_write(m, b->host + off, run);
+			mem_wrote_range((struct mem *)m, b->host + off, run);
 		}
 		p += run;
 		gpa += run;

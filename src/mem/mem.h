@@ -65,6 +65,12 @@ void mem_free(struct mem *m);
 /* Gives all RAM back to the host; it reads as zeros again. ROM stays. Only while no vCPU runs. */
 int mem_clear(struct mem *m);
 
+/*
+ * Gives the whole pages of RAM within [host, host+len) back to the host; they read as zeroes until
+ * they are written again. Returns how many bytes that are: none when the host does not take them.
+ */
+uint64_t mem_discard(struct mem *m, void *host, uint64_t len);
+
 /* A read-only bank at [base, base+size), splitting the RAM below it. data is copied. */
 int mem_add_rom(struct mem *m, gpa_t base, const void *data, uint64_t size);
 
@@ -144,3 +150,5 @@ static inline void mem_wrote(struct mem *m, const void *host, unsigned len)
 	if (unlikely(granules))
 		mem_wrote_code(m, page, granules);
 }
+/* The same for any length within a bank. */
+void mem_wrote_range(struct mem *m, const uint8_t *host, uint64_t len);

@@ -20,6 +20,7 @@ const char *vm_outcome_name(enum vm_outcome outcome)
 		[VM_CRASHED] = "crashed",     [VM_REBOOTED] = "rebooted",
 		[VM_EXIT_PORT] = "exit-port", [VM_TIMEOUT] = "timeout",
 		[VM_STOPPED] = "stopped",     [VM_HOST_ERROR] = "host-error",
+		[VM_PAUSED] = "paused",
 	};
 
 	return (unsigned)outcome < VM_OUTCOMES ? name[outcome] : "?";
@@ -66,6 +67,20 @@ static void add_cpu_stats(struct vm_stats *s, const struct cpu_stats *c, uint64_
 		s->user_ns = c->user_ns - start_ns;
 }
 
+static void add_balloon_stats(struct vm *vm, struct vm_stats *out)
+{
+	struct virtio_balloon_info info;
+
+	if (!vm->balloon)
+		return;
+	virtio_balloon_get_info(vm->balloon, &info);
+	out->balloon = true;
+	out->balloon_bytes = info.actual;
+	out->reported_bytes = info.reported;
+	out->guest_free = info.stat[BALLOON_FREE];
+	out->guest_available = info.stat[BALLOON_AVAILABLE];
+}
+
 void vm_get_stats(struct vm *vm, struct vm_stats *out)
 {
 	uint64_t end = vm->end_ns ? vm->end_ns : clock_ns();
@@ -78,6 +93,7 @@ void vm_get_stats(struct vm *vm, struct vm_stats *out)
 	out->guest_resident = mem_resident(vm->mem);
 	if (resident > out->guest_resident)
 		out->host_resident = resident - out->guest_resident;
+	add_balloon_stats(vm, out);
 }
 
 void vm_count(struct vm *vm, engine_count_fn fn, void *opaque)

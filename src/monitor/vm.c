@@ -168,7 +168,8 @@ static int make_board(struct vm *vm, char *err, size_t errlen)
 		return rc;
 	vm->serial.uart = &vm->board->uart;
 	vm->serial.console = vm->config.console;
-	return grant_ram(vm, err, errlen);
+	rc = grant_ram(vm, err, errlen);
+	return rc ? rc : plug_devices(vm, err, errlen);
 }
 
 static int make_vcpus(struct vm *vm, char *err, size_t errlen)
@@ -213,6 +214,17 @@ static int load(struct vm *vm, char *err, size_t errlen)
 	return 0;
 }
 
+static void make_pause(struct vm *vm)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&vm->pause_ends, &attr);
+	pthread_condattr_destroy(&attr);
+	pthread_mutex_init(&vm->pause_lock, NULL);
+}
+
 int vm_new(struct vm **out, const struct vm_config *config, char *err, size_t errlen)
 {
 	struct vm *vm;
@@ -224,6 +236,7 @@ int vm_new(struct vm **out, const struct vm_config *config, char *err, size_t er
 	if (!vm)
 		return fail(-ENOMEM, "machine", err, errlen);
 	vm->config = *config;
+	make_pause(vm);
 	rc = make_resources(vm, err, errlen);
 	if (!rc)
 		rc = make_board(vm, err, errlen);
@@ -247,10 +260,13 @@ void vm_free(struct vm *vm)
 		return;
 	vcpu_group_end(&vm->group);
 	board_free(vm->board);
+	unplug_backends(vm);
 	loop_free(vm->loop);
 	vcpu_group_fini(&vm->group);
 	cpuid_model_free(vm->cpuid);
 	mem_free(vm->mem);
+	pthread_cond_destroy(&vm->pause_ends);
+	pthread_mutex_destroy(&vm->pause_lock);
 	free(vm);
 }
 
@@ -291,13 +307,80 @@ void vm_stop(struct vm *vm)
 {
 	vm->stop_wanted = true;
 	vcpu_group_stop(&vm->group, VM_STOPPED, 0, "stopped");
+	pthread_mutex_lock(&vm->pause_lock);
+	pthread_cond_broadcast(&vm->pause_ends);
+	pthread_mutex_unlock(&vm->pause_lock);
+}
+
+/* Pauses. */
+
+void vm_continue(struct vm *vm)
+{
+	pthread_mutex_lock(&vm->pause_lock);
+	vm->continue_wanted = vm->paused;
+	pthread_cond_broadcast(&vm->pause_ends);
+	pthread_mutex_unlock(&vm->pause_lock);
+}
+
+/* Sleeps until the pause ends: true when the machine is to go on. */
+static bool wait_in_pause(struct vm *vm, uint64_t deadline_ns)
+{
+	struct timespec ts = { .tv_sec = (time_t)(deadline_ns / 1000000000),
+		               .tv_nsec = (long)(deadline_ns % 1000000000) };
+	bool go_on;
+	int rc = 0;
+
+	pthread_mutex_lock(&vm->pause_lock);
+	while (!vm->continue_wanted && !vm->stop_wanted && rc != ETIMEDOUT) {
+		if (deadline_ns)
+			rc = pthread_cond_timedwait(&vm->pause_ends, &vm->pause_lock, &ts);
+		else
+			pthread_cond_wait(&vm->pause_ends, &vm->pause_lock);
+	}
+	go_on = vm->continue_wanted && !vm->stop_wanted;
+	vm->paused = vm->continue_wanted = false;
+	pthread_mutex_unlock(&vm->pause_lock);
+	return go_on;
+}
+
+/* True when the machine runs again; else its outcome is that of whatever ended the pause. */
+static bool pause_machine(struct vm *vm, uint64_t deadline_ns)
+{
+	struct vcpu_group *g = &vm->group;
+
+	pthread_mutex_lock(&vm->pause_lock);
+	vm->paused = true; /* whoever hears of it may let the machine go on at once */
+	pthread_mutex_unlock(&vm->pause_lock);
+	if (vm->config.paused)
+		vm->config.paused(vm->config.paused_opaque, g->reason);
+	if (wait_in_pause(vm, deadline_ns)) {
+		vcpu_group_resume(g);
+		board_resume(vm->board);
+		return true;
+	}
+	g->outcome = vm->stop_wanted ? VM_STOPPED : VM_TIMEOUT;
+	snprintf(g->reason, sizeof(g->reason), "%s",
+	         vm->stop_wanted ? "stopped" : "the deadline passed");
+	return false;
+}
+
+bool vm_press_power(struct vm *vm)
+{
+	bool listens;
+
+	bus_lock(&vm->board->bus);
+	listens = acpi_pm_press_power(&vm->board->pm);
+	bus_unlock(&vm->board->bus);
+	return listens;
 }
 
 static int restart(struct vm *vm)
 {
 	char err[sizeof(vm->group.reason)];
-	int rc = fail(mem_clear(vm->mem), "memory", err, sizeof(err));
+	int rc;
 
+	board_stop(vm->board); /* before its memory is anybody else's */
+	rc = fail(mem_clear(vm->mem), "memory", err, sizeof(err));
 	if (!rc) {
 		board_reset(vm->board);
 		rc = load(vm, err, sizeof(err));
@@ -312,6 +395,14 @@ static int restart(struct vm *vm)
 	return 0;
 }
 
+/* After every vCPU stands still: true when they run again. */
+static bool goes_on(struct vm *vm, uint64_t deadline_ns)
+{
+	if (vm->group.outcome == VM_PAUSED)
+		return pause_machine(vm, deadline_ns);
+	return vm->group.outcome == VM_REBOOTED && !vm->config.exit_on_reboot && !restart(vm);
+}
+
 enum vm_outcome vm_wait(struct vm *vm, uint64_t deadline_ns, unsigned *status)
 {
 	struct vcpu_group *g = &vm->group;
@@ -321,7 +412,7 @@ enum vm_outcome vm_wait(struct vm *vm, uint64_t deadline_ns, unsigned *status)
 			continue;
 		vcpu_group_stop(g, VM_TIMEOUT, 0, "the deadline passed");
 		vcpu_group_wait(g, 0);
-	} while (g->outcome == VM_REBOOTED && !vm->config.exit_on_reboot && !restart(vm));
+	} while (goes_on(vm, deadline_ns));
 	if (!vm->end_ns)
 		vm->end_ns = clock_ns();
 	if (status)
@@ -346,4 +437,14 @@ void vm_serial_resume(struct vm *vm)
 	bus_lock(&vm->board->bus);
 	serial_resume(&vm->serial);
 	bus_unlock(&vm->board->bus);
+}
+
+size_t vm_port_input(struct vm *vm, unsigned port, const uint8_t *buf, size_t n)
+{
+	return virtio_console_input(vm->console, port, buf, n);
+}
+
+void vm_port_resume(struct vm *vm, unsigned port)
+{
+	virtio_console_resume(vm->console);
 }

@@ -11,11 +11,14 @@
 #pragma once
 
 #include "base/base.h"
+#include "block/block.h"
 #include "cpu/exit.h"
 #include "engine/engine.h"
 
 #define VM_MAX_VCPUS    16
 #define VM_MAX_MODULES  16
+#define VM_MAX_DISKS    16
+#define VM_MAX_PORTS    8
 #define VM_REPORT_BYTES (256 * KiB) /* enough for any vm_report() */
 
 struct vm;
@@ -31,6 +34,7 @@ enum vm_outcome {
 	VM_TIMEOUT,    /* vm_wait()'s deadline passed */
 	VM_STOPPED,    /* vm_stop() */
 	VM_HOST_ERROR, /* the engine or the host gave up; vm_reason() says why */
+	VM_PAUSED,     /* never of vm_wait(), within which a machine is paused */
 	VM_OUTCOMES
 };
 
@@ -44,6 +48,27 @@ struct vm_console {
 	/* One byte written to the debug port 0xe9; lost if it cannot be taken. */
 	void (*debug)(void *opaque, uint8_t byte);
 	void *opaque;
+};
+
+/* What a watchdog's time being over means. */
+enum vm_watchdog { VM_WATCHDOG_NONE, VM_WATCHDOG_RESET, VM_WATCHDOG_POWEROFF, VM_WATCHDOG_PAUSE };
+
+enum vm_disk_bus { VM_DISK_VIRTIO, VM_DISK_NVME };
+
+struct vm_disk {
+	const char *path;
+	struct block_options options;
+	const char *serial; /* at most VM_SERIAL_BYTES, or NULL */
+	enum vm_disk_bus bus;
+	bool pause_when_full; /* pause when the host has no room for a write, else report an error
+	                       */
+};
+#define VM_SERIAL_BYTES 20
+
+/* A port of the virtio console: the first is a console, others are found by name. */
+struct vm_port {
+	const char *name;
+	struct vm_console console; /* its debug() is not used */
 };
 
 /* Strings must outlive the machine, which reads its files again when it reboots. */
@@ -62,7 +87,18 @@ struct vm_config {
 	bool exit_on_reboot;        /* else a reset restarts the machine within vm_wait() */
 	bool reset_on_triple_fault; /* treat shutdown as a reset request instead of a crash */
 	bool testdev;               /* add the devices of QEMU's pc-testdev */
+	bool rng;                   /* a source of entropy */
+	struct vm_disk disk[VM_MAX_DISKS];
+	unsigned nr_disks;
+	struct vm_port port[VM_MAX_PORTS];
+	unsigned nr_ports; /* 0: no virtio console */
+	enum vm_watchdog watchdog;
+	bool balloon;
+	uint64_t balloon_keep; /* bytes that it leaves to the guest, at most `memory` */
 	struct vm_console console;
+	/* The machine is paused, and why; on the thread in vm_wait(). May be NULL. */
+	void (*paused)(void *opaque, const char *reason);
+	void *paused_opaque;
 };
 
 /* 0 or -errno, with one line in err that names the thing, the value and the limit. */
@@ -82,6 +118,12 @@ enum vm_outcome vm_wait(struct vm *vm, uint64_t deadline_ns, unsigned *status);
 /* Ends the run with VM_STOPPED unless it has an outcome already. Does not wait. */
 void vm_stop(struct vm *vm);
 
+/* Lets a paused machine go on; nothing happens to others. */
+void vm_continue(struct vm *vm);
+
+/* Presses the power button, whereupon a guest that listens to it (true) shuts itself down. */
+bool vm_press_power(struct vm *vm);
+
 /* In words, why the run ended: "triple fault on vCPU 0". Valid until vm_free() or a restart. */
 const char *vm_reason(const struct vm *vm);
 const char *vm_outcome_name(enum vm_outcome outcome);
@@ -91,6 +133,9 @@ const char *vm_outcome_name(enum vm_outcome outcome);
 size_t vm_serial_input(struct vm *vm, const uint8_t *buf, size_t n);
 /* The console's output() can take bytes again. */
 void vm_serial_resume(struct vm *vm);
+/* The same for a port of the virtio console. */
+size_t vm_port_input(struct vm *vm, unsigned port, const uint8_t *buf, size_t n);
+void vm_port_resume(struct vm *vm, unsigned port);
 
 struct vm_stats {
 	uint64_t run_ns;  /* since vm_start(), or until the outcome */
@@ -106,6 +151,12 @@ struct vm_stats {
 	uint64_t guest_resident; /* bytes of guest RAM that the host has populated */
 	uint64_t host_resident;  /* bytes of the process beyond guest RAM */
 	unsigned vcpus;
+	/* Of the balloon, if there is one. */
+	bool balloon;
+	uint64_t balloon_bytes;   /* in it */
+	uint64_t reported_bytes;  /* of free pages that came back by reports, all in all */
+	uint64_t guest_free;      /* what the guest says; UINT64_MAX when it has not */
+	uint64_t guest_available; /* the same of what it could free */
 };
 
 /* Exact once vm_wait() has returned; approximate while the machine runs. */

@@ -4,6 +4,8 @@
 #pragma once
 
 #include "base/loop.h"
+#include "device/virtio/balloon.h"
+#include "device/virtio/console.h"
 #include "machine/board.h"
 #include "mem/mem.h"
 #include "monitor/alloc.h"
@@ -19,9 +21,20 @@ struct vm {
 	uint64_t tsc_hz;
 	struct alloc alloc;
 	struct serial serial;
+	struct virtio_console *console; /* the board's, as the next; or NULL */
+	struct virtio_balloon *balloon;
+	struct block *block[VM_MAX_DISKS]; /* outlive the board, whose devices use them */
 	struct board *board;
 	struct vcpu_group group;
 	_Atomic bool stop_wanted; /* vm_stop() came while the group stood still */
+	pthread_mutex_t pause_lock;
+	pthread_cond_t pause_ends; /* on CLOCK_MONOTONIC */
+	bool paused, continue_wanted;
 	uint64_t start_ns, end_ns;
 	uint64_t reboots;
 };
+
+/* Plugs in what the configuration asks for. 0 or -errno with a line in err. */
+int plug_devices(struct vm *vm, char *err, size_t errlen);
+/* After the board is gone: writes out and closes what it has used. Errors are logged. */
+void unplug_backends(struct vm *vm);

@@ -108,7 +108,7 @@ static void init_chips(struct board *m)
 	if (fw_cfg_init(&m->cfg))
 		abort();
 	testdev_init(&m->testdev, line, take_page, NULL);
-	pci_host_init(&m->pci, &acpi_reset_ops, &m->acpi);
+	pci_host_init(&m->pci, &m->bus, &acpi_reset_ops, &m->acpi);
 }
 
 static void map_chips(struct board *m)

@@ -138,7 +138,7 @@ static void fake_teardown(void)
 }
 
 /* Runs the machine to its outcome. */
-static enum vm_outcome fake_go(void)
+static inline enum vm_outcome fake_go(void)
 {
 	vcpu_group_resume(&fake.group);
 	assert_true(vcpu_group_wait(&fake.group, clock_ns() + FAKE_DEADLINE_NS));
