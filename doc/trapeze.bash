@@ -38,7 +38,7 @@ _trapeze() {
 		--decompress) words="host guest" ;;
 		--watchdog) words="reset poweroff pause" ;;
 		--kernel | --initrd | --module | --disk | --stats | --trace) ;; # files
-		--append | --port | --balloon | --memory | --vcpus | --timeout | --code-cache) return ;;
+		--append | --port | --net | --share | --vsock | --balloon | --memory | --vcpus | --timeout | --code-cache) return ;;
 		*) words=$(_trapeze_run_options "$command") ;;
 		esac
 	elif [ "${COMP_WORDS[1]}" = image ] && [ "$COMP_CWORD" -eq 2 ]; then

@@ -76,6 +76,9 @@ _trapeze() {
 		'*--disk[a disk image]:disk:_files' \
 		'--balloon[memory balloon]:size left to the guest:' \
 		'--rng[a source of random numbers]' \
+		'*--net[network card]:kind and keys:(user tap link)' \
+		'*--share[shared directory]:path=DIR,tag=NAME:' \
+		'--vsock[socket device]:path=PATH,cid=N:' \
 		'--watchdog[watchdog]:action:(reset poweroff pause)' \
 		'*--module[a multiboot module]:file:_files' \
 		'--testdev[devices of pc-testdev]' \

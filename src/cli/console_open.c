@@ -11,9 +11,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
+
+#include "base/unix_socket.h"
 
 #define PTY_POLL_NS 250000000ull
 
@@ -90,67 +91,23 @@ static int accept_client(struct console *c)
 	return accept4(c->peer_source, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }
 
-/*
- * What is at the address already? A socket that nobody listens on is left from a process that was
- * killed, and may go; anything else stays. 0 when the address is free now, or -errno.
- */
-static int clear_stale_socket(const struct sockaddr_un *addr)
-{
-	struct stat st;
-	int fd, rc;
-
-	if (lstat(addr->sun_path, &st))
-		return errno == ENOENT ? 0 : -errno;
-	if (!S_ISSOCK(st.st_mode))
-		return -EEXIST;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	rc = connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) ? -errno : 0;
-	close(fd);
-	if (rc != -ECONNREFUSED)
-		return rc == 0 || rc == -EAGAIN ? -EADDRINUSE : rc;
-	return unlink(addr->sun_path) ? -errno : 0;
-}
-
-static int listen_unix(struct console *c, const struct sockaddr_un *addr)
-{
-	int rc = clear_stale_socket(addr);
-
-	if (rc)
-		return rc;
-	c->peer_source = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (c->peer_source < 0 ||
-	    bind(c->peer_source, (const struct sockaddr *)addr, sizeof(*addr)))
-		return -errno;
-	c->socket_path = strdup(addr->sun_path);
-	if (!c->socket_path) {
-		unlink(addr->sun_path);
-		return -ENOMEM;
-	}
-	return listen(c->peer_source, 1) ? -errno : 0;
-}
-
 static int open_unix(struct console *c, const char *path)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int rc;
+	char err[256];
+	int fd = unix_socket_listen(path, SOCK_STREAM, 1);
 
-	if (strlen(path) >= sizeof(addr.sun_path)) {
-		log_error("%s unix:%s: path has %zu bytes, a socket's may have %zu", c->option,
-		          path, strlen(path), sizeof(addr.sun_path) - 1);
-		return -ENAMETOOLONG;
+	if (fd < 0) {
+		unix_socket_explain(path, fd, err, sizeof(err));
+		log_error("%s unix:%s", c->option, err);
+		return fd;
 	}
-	strcpy(addr.sun_path, path);
 	c->next_peer = accept_client;
-	rc = listen_unix(c, &addr);
-	if (rc == -EADDRINUSE)
-		log_error("%s unix:%s: another process listens on it", c->option, path);
-	else if (rc == -EEXIST)
-		log_error("%s unix:%s: exists and is not a socket", c->option, path);
-	else if (rc)
-		log_error("%s unix:%s: %s", c->option, path, strerror(-rc));
-	return rc;
+	c->peer_source = fd;
+	c->socket_path = strdup(path);
+	if (c->socket_path)
+		return 0;
+	unlink(path);
+	return -ENOMEM;
 }
 
 /* A pty has no event for "somebody opened the other side": while nobody has, POLLHUP is up. */

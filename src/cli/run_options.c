@@ -244,6 +244,37 @@ static int parse_rng(void *opts, const struct option_row *row, const char *value
 	return 0;
 }
 
+static int parse_net(void *opts, const struct option_row *row, const char *value)
+{
+	struct vm_config *vm = &((struct run_options *)opts)->vm;
+
+	if (vm->nr_nets == VM_MAX_NETS) {
+		log_error("%s %s: more than %d network cards", row->name, value, VM_MAX_NETS);
+		return -EINVAL;
+	}
+	vm->net[vm->nr_nets++] = value;
+	return 0;
+}
+
+static int parse_share(void *opts, const struct option_row *row, const char *value)
+{
+	struct vm_config *vm = &((struct run_options *)opts)->vm;
+
+	if (vm->nr_shares == VM_MAX_SHARES) {
+		log_error("%s %s: more than %d shared directories", row->name, value,
+		          VM_MAX_SHARES);
+		return -EINVAL;
+	}
+	vm->share[vm->nr_shares++] = value;
+	return 0;
+}
+
+static int parse_vsock(void *opts, const struct option_row *row, const char *value)
+{
+	((struct run_options *)opts)->vm.vsock = value;
+	return 0;
+}
+
 static int parse_decompress(void *opts, const struct option_row *row, const char *value)
 {
 	bool guest = !strcmp(value, "guest");
@@ -328,6 +359,16 @@ static const struct option_row run_table[] = {
 	  "add a memory balloon that leaves SIZE to the guest;\n"
 	  "what the guest does not use goes back to the host" },
 	{ "--rng", NULL, NULL, parse_rng, "add a source of random numbers (virtio-rng)" },
+	{ "--net", NULL, "KIND[,KEY=VALUE]", parse_net,
+	  "add a network card: user (NAT, needs no rights), tap,\n"
+	  "or link (a cable to another machine); the manual has\n"
+	  "the keys; may be given again" },
+	{ "--share", NULL, "path=DIR,tag=NAME", parse_share,
+	  "show the guest a directory, which it mounts with\n"
+	  "'mount -t virtiofs NAME ...'; ',readonly' and\n"
+	  "',owner=root' may follow; may be given again" },
+	{ "--vsock", NULL, "path=PATH,cid=N", parse_vsock,
+	  "add a socket device that ends at a unix socket" },
 	{ "--watchdog", NULL, "ACTION", parse_watchdog,
 	  "add a watchdog (i6300esb) that does ACTION when\n"
 	  "its time is over: reset, poweroff or pause" },

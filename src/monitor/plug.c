@@ -15,7 +15,7 @@ _Static_assert(VM_SERIAL_BYTES <= VIRTIO_BLK_SERIAL && VM_SERIAL_BYTES <= NVME_S
                "a serial number fits");
 _Static_assert(VM_MAX_VCPUS <= NVME_MAX_QUEUES, "a queue for each");
 
-static int fail(int rc, const char *what, char *err, size_t errlen)
+int plug_fail(int rc, const char *what, char *err, size_t errlen)
 {
 	if (rc == -ENOSPC)
 		snprintf(err, errlen, "%s: no slot is free on the PCI bus of %d", what, PCI_SLOTS);
@@ -70,7 +70,7 @@ static int plug_disk(struct vm *vm, unsigned n, char *err, size_t errlen)
 
 	if (rc)
 		return rc;
-	return fail(add_disk[disk->bus](vm, vm->block[n], disk), disk->path, err, errlen);
+	return plug_fail(add_disk[disk->bus](vm, vm->block[n], disk), disk->path, err, errlen);
 }
 
 _Static_assert(VM_MAX_PORTS <= VIRTIO_CONSOLE_PORTS, "the console has so many");
@@ -93,7 +93,7 @@ static int plug_console(struct vm *vm, char *err, size_t errlen)
 	}
 	rc = virtio_console_add(&vm->console, &b->pci, &b->bus, vm->mem, ports,
 	                        vm->config.nr_ports);
-	return fail(rc, "virtio-console", err, errlen);
+	return plug_fail(rc, "virtio-console", err, errlen);
 }
 
 static int plug_balloon(struct vm *vm, char *err, size_t errlen)
@@ -106,7 +106,7 @@ static int plug_balloon(struct vm *vm, char *err, size_t errlen)
 	rc = virtio_balloon_add(&vm->balloon, &b->pci, &b->bus, vm->mem, vm->loop);
 	if (!rc)
 		virtio_balloon_set_target(vm->balloon, vm->config.memory - vm->config.balloon_keep);
-	return fail(rc, "virtio-balloon", err, errlen);
+	return plug_fail(rc, "virtio-balloon", err, errlen);
 }
 
 static void watchdog_expired(void *opaque)
@@ -128,7 +128,7 @@ static int plug_watchdog(struct vm *vm, char *err, size_t errlen)
 
 	if (vm->config.watchdog == VM_WATCHDOG_NONE)
 		return 0;
-	return fail(i6300esb_add(&vm->board->pci, &config), "watchdog", err, errlen);
+	return plug_fail(i6300esb_add(&vm->board->pci, &config), "watchdog", err, errlen);
 }
 
 int plug_devices(struct vm *vm, char *err, size_t errlen)
@@ -139,16 +139,19 @@ int plug_devices(struct vm *vm, char *err, size_t errlen)
 	for (unsigned i = 0; i < vm->config.nr_disks && !rc; i++)
 		rc = plug_disk(vm, i, err, errlen);
 	if (!rc && vm->config.rng)
-		rc = fail(virtio_rng_add(&b->pci, &b->bus, vm->mem), "virtio-rng", err, errlen);
+		rc = plug_fail(virtio_rng_add(&b->pci, &b->bus, vm->mem), "virtio-rng", err,
+		               errlen);
 	if (!rc)
 		rc = plug_console(vm, err, errlen);
 	if (!rc)
 		rc = plug_balloon(vm, err, errlen);
 	if (!rc)
 		rc = plug_watchdog(vm, err, errlen);
+	if (!rc)
+		rc = plug_connections(vm, err, errlen);
 	if (rc)
 		return rc;
-	return fail(board_plugged(b), "PCI addresses", err, errlen);
+	return plug_fail(board_plugged(b), "PCI addresses", err, errlen);
 }
 
 void unplug_backends(struct vm *vm)

@@ -19,6 +19,8 @@
 #define VM_MAX_MODULES  16
 #define VM_MAX_DISKS    16
 #define VM_MAX_PORTS    8
+#define VM_MAX_NETS     8
+#define VM_MAX_SHARES   8
 #define VM_REPORT_BYTES (256 * KiB) /* enough for any vm_report() */
 
 struct vm;
@@ -95,6 +97,9 @@ struct vm_config {
 	enum vm_watchdog watchdog;
 	bool balloon;
 	uint64_t balloon_keep; /* bytes that it leaves to the guest, at most `memory` */
+	/* As --net, --share and --vsock have it; vsock may be NULL. */
+	const char *net[VM_MAX_NETS], *share[VM_MAX_SHARES], *vsock;
+	unsigned nr_nets, nr_shares;
 	struct vm_console console;
 	/* The machine is paused, and why; on the thread in vm_wait(). May be NULL. */
 	void (*paused)(void *opaque, const char *reason);

@@ -36,5 +36,9 @@ struct vm {
 
 /* Plugs in what the configuration asks for. 0 or -errno with a line in err. */
 int plug_devices(struct vm *vm, char *err, size_t errlen);
+/* Its part for --net, --share and --vsock. */
+int plug_connections(struct vm *vm, char *err, size_t errlen);
+/* Says what failed unless rc is 0, and returns it. */
+int plug_fail(int rc, const char *what, char *err, size_t errlen);
 /* After the board is gone: writes out and closes what it has used. Errors are logged. */
 void unplug_backends(struct vm *vm);

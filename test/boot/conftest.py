@@ -76,6 +76,15 @@ def echo(tmp_path_factory):
     return str(out)
 
 
+@pytest.fixture(scope="session")
+def peer_program(tmp_path_factory):
+    """The guest's end of connections that busybox has no tool for."""
+    out = tmp_path_factory.mktemp("peer") / "peer"
+    subprocess.run(["gcc", "-O2", "-static", "-o", out, pathlib.Path(__file__).with_name("peer.c")],
+                   check=True)
+    return out
+
+
 @pytest.fixture
 def start(trapeze, engine):
     """start(ARGUMENT...) runs `trapeze run` on the engine; what still runs at the end is killed."""
