@@ -110,6 +110,8 @@ static int identify(struct file *f, const struct errbuf *e)
 		return block_fail(e, -EISDIR, "%s: is a directory", f->path);
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return block_fail(e, -EINVAL, "%s: neither a file nor a block device", f->path);
+	/* Of no use any more, and io_uring would take it for a wish to be told EAGAIN. */
+	fcntl(f->fd, F_SETFL, fcntl(f->fd, F_GETFL) & ~O_NONBLOCK);
 	f->device = S_ISBLK(st.st_mode);
 	f->dev = S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev;
 	f->ino = S_ISBLK(st.st_mode) ? 0 : st.st_ino;

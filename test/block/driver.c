@@ -233,7 +233,7 @@ static int run_model(int argc, char **argv)
 {
 	struct block *b = open_disk(argv[0], false, argc > 4);
 	uint64_t count = strtoull(argv[3], NULL, 0), len;
-	uint8_t *buf = malloc(1 * MiB);
+	static uint8_t buf[1 * MiB];
 	int rc;
 
 	load_oracle(argv[1]);
@@ -438,10 +438,10 @@ static int run_fill(int argc, char **argv)
 {
 	struct block *b = open_disk(argv[0], false, false);
 	uint64_t offset = strtoull(argv[2], NULL, 0), len = strtoull(argv[3], NULL, 0);
-	uint8_t *buf = malloc(64 * KiB);
+	static uint8_t buf[64 * KiB];
 	int rc = 0;
 
-	memset(buf, atoi(argv[1]), 64 * KiB);
+	memset(buf, atoi(argv[1]), sizeof(buf));
 	for (; len && !rc; len -= 64 * KiB, offset += 64 * KiB)
 		rc = block_write(b, offset, buf, 64 * KiB);
 	printf("write %s\n", rc ? strerror(-rc) : "ok");
