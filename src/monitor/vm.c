@@ -130,7 +130,7 @@ static int make_resources(struct vm *vm, char *err, size_t errlen)
 		return rc;
 	}
 	vm->tsc_hz = clock_tsc_hz();
-	return cpuid_model_new(&vm->cpuid, c->cpu ? c->cpu : "host", c->vcpus, vm->tsc_hz, err,
+	return cpuid_model_new(&vm->cpuid, c->cpu ? c->cpu : "host", NULL, c->vcpus, vm->tsc_hz, err,
 	                       errlen);
 }
 

@@ -311,7 +311,7 @@ static const struct oracle_side_ops engine_side_ops = {
 static int make_cpu(struct engine_side *s)
 {
 	char err[128];
-	int rc = cpuid_model_new(&s->model, "host", 1, clock_tsc_hz(), err, sizeof(err));
+	int rc = cpuid_model_new(&s->model, "host", NULL, 1, clock_tsc_hz(), err, sizeof(err));
 
 	if (rc) {
 		fprintf(stderr, "oracle: %s\n", err);
