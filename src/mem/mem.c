@@ -142,6 +142,33 @@ void mem_wrote_code(struct mem *m, uint64_t page, uint64_t granules)
 		m->watch->written(m->watch_opaque, page, granules);
 }
 
+int mem_dirty_start(struct mem *m)
+{
+	m->dirty = map_table(mem_dirty_words(m) * sizeof(*m->dirty));
+	return m->dirty ? 0 : -ENOMEM;
+}
+
+void mem_dirty_stop(struct mem *m)
+{
+	unmap_table(m->dirty, mem_dirty_words(m) * sizeof(*m->dirty));
+	m->dirty = NULL;
+}
+
+void mem_dirty_take(struct mem *m, uint64_t *bitmap)
+{
+	for (uint64_t n = 0; m->dirty && n < mem_dirty_words(m); n++)
+		if (atomic_load_explicit(&m->dirty[n], memory_order_relaxed))
+			bitmap[n] |= atomic_exchange(&m->dirty[n], 0);
+}
+
+void mem_mark_dirty(struct mem *m, const void *host)
+{
+	uint64_t page = mem_page(m, host);
+
+	if (page != MEM_NO_PAGE)
+		atomic_fetch_or(&m->dirty[page / 64], BIT(page % 64));
+}
+
 void mem_free(struct mem *m)
 {
 	uint64_t low;
@@ -162,6 +189,7 @@ void mem_free(struct mem *m)
 	if (m->fd >= 0)
 		close(m->fd);
 	mem_unwatch(m);
+	mem_dirty_stop(m);
 	free(m);
 }
 
@@ -294,7 +322,7 @@ int mem_read(const struct mem *m, gpa_t gpa, void *buf, uint64_t len)
 /* mem_wrote() for any length. */
 static void report_write(const struct mem *m, const uint8_t *host, uint64_t len)
 {
-	while (m->code && len) {
+	while ((m->code || m->dirty) && len) {
 		uint64_t run = PAGE_SIZE - ((uintptr_t)host & ~PAGE_MASK);
 
 		run = run < len ? run : len;
