@@ -22,3 +22,4 @@ struct cli_verb {
 };
 
 int cli_run(int argc, char **argv);
+int cli_info(int argc, char **argv);
