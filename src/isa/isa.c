@@ -170,6 +170,9 @@ static const uint8_t class_of[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 	[M(JP)] = ISA_JCC,
 	[M(JS)] = ISA_JCC,
 	[M(JZ)] = ISA_JCC,
+	[M(JECXZ)] = ISA_JCXZ,
+	[M(JRCXZ)] = ISA_JCXZ,
+	[M(LOOP)] = ISA_LOOP,
 
 	[M(F2XM1)] = ISA_X87,
 	[M(FABS)] = ISA_X87,
@@ -267,9 +270,6 @@ static const uint8_t class_of[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 	[M(UD1)] = ISA_OTHER_END,
 	[M(UD2)] = ISA_OTHER_END,
 	[M(JCXZ)] = ISA_OTHER_END,
-	[M(JECXZ)] = ISA_OTHER_END,
-	[M(JRCXZ)] = ISA_OTHER_END,
-	[M(LOOP)] = ISA_OTHER_END,
 	[M(LOOPE)] = ISA_OTHER_END,
 	[M(LOOPNE)] = ISA_OTHER_END,
 };
@@ -421,6 +421,8 @@ struct isa_flags isa_flags(const ZydisDecodedInstruction *z, const ZydisDecodedO
 	f.reads = z->cpu_flags->tested & ISA_FLAGS;
 	f.writes = writes;
 	f.writes_all = writes == ISA_FLAGS && !may_do_nothing(z, op);
+	f.reads_cf = writes && !may_do_nothing(z, op) &&
+	             (f.reads | (ISA_FLAGS & ~writes)) == ZYDIS_CPUFLAG_CF;
 	if (writes && !f.writes_all)
 		f.reads |= ISA_FLAGS;
 	return f;
@@ -443,4 +445,11 @@ unsigned isa_alignment(const ZydisDecodedInstruction *z, unsigned size)
 	default:
 		return size == 16 ? 16 : 0;
 	}
+}
+
+bool isa_is_conditional(const ZydisDecodedInstruction *z)
+{
+	return z->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+	       z->opcode_map == ZYDIS_OPCODE_MAP_0F &&
+	       ((z->opcode & 0xf0) == 0x90 || (z->opcode & 0xf0) == 0x40);
 }

@@ -23,6 +23,8 @@ enum isa_class {
 	ISA_CALL,
 	ISA_JMP,
 	ISA_JCC,
+	ISA_JCXZ, /* by RCX or ECX, as LOOP */
+	ISA_LOOP,
 	ISA_RET,
 	ISA_CLI,
 	ISA_STI,
@@ -52,10 +54,14 @@ enum isa_class isa_class(const ZydisDecodedInstruction *z, const ZydisDecodedOpe
 #define ISA_FLAGS 0x8d5u
 struct isa_flags {
 	uint32_t reads;  /* or leaves some as they are while it writes others */
+	bool reads_cf;   /* reads or leaves only CF, and writes all others */
 	bool writes_all; /* whatever the operands, to a value or an undefined one */
 	bool writes;
 };
 struct isa_flags isa_flags(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op);
+
+/* SETcc or CMOVcc? */
+bool isa_is_conditional(const ZydisDecodedInstruction *z);
 
 /* Condition code of a Jcc, SETcc or CMOVcc: the low bits of its opcode. */
 static inline unsigned isa_condition(const ZydisDecodedInstruction *z)

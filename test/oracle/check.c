@@ -160,6 +160,15 @@ static void report_sequence(struct oracle_check *k, const struct oracle_batch *b
 	printf("difference %lu, in a sequence as a whole:\n", k->differences);
 	print_sequence(k, seq, b->in[i].rip);
 	print_inputs(&b->in[i]);
+	for (unsigned v = 0; v < 16; v++)
+		print_vector("ymm", &b->in[i], v);
+	if (!oracle_compare(&x->out[0], &x->memory[0], &y->out[0], &y->memory[0], 0)) {
+		printf("  gone when run again; in its batch it was:\n");
+		x = &k->native_out;
+		y = &k->engine_out;
+		oracle_print_difference(&x->out[i], &x->memory[i], &y->out[i], &y->memory[i], 0);
+		return;
+	}
 	oracle_print_difference(&x->out[0], &x->memory[0], &y->out[0], &y->memory[0], 0);
 }
 

@@ -132,6 +132,7 @@ int main(int argc, char **argv)
 	bool ok = true;
 	int rc;
 
+	setlinebuf(stdout); /* a run that is cut off has said what it found */
 	parse(&o, argc, argv);
 	if (oracle_native_new(&native))
 		return 2;

@@ -41,6 +41,9 @@ static void test_classes(void **state)
 	assert_class(DECODE("\xc5\xf8\xae\x10"), ISA_OTHER);     /* vldmxcsr */
 	assert_class(DECODE("\xc4\xe2\x7d\x2c\x00"), ISA_OTHER); /* vmaskmovps */
 	assert_class(DECODE("\x0f\x6f\xc1"), ISA_OTHER);         /* movq mm0, mm1 */
+	assert_class(DECODE("\xe3\x00"), ISA_JCXZ);              /* jrcxz */
+	assert_class(DECODE("\x67\xe2\x00"), ISA_LOOP);          /* loop by ecx */
+	assert_class(DECODE("\xe1\x00"), ISA_OTHER_END);         /* loope */
 }
 
 /* The same mnemonics with registers of the system. */
@@ -76,9 +79,13 @@ static void test_flags(void **state)
 	assert_true(flags(DECODE("\x48\x11\xd8")).reads); /* adc */
 	assert_true(flags(DECODE("\x48\xff\xc0")).reads); /* inc keeps CF */
 	assert_false(flags(DECODE("\x48\xff\xc0")).writes_all);
-	assert_false(flags(DECODE("\x48\x89\xd8")).writes); /* mov */
-	assert_false(flags(DECODE("\x48\xf7\xd0")).writes); /* not */
-	assert_true(flags(DECODE("\x0f\x95\xc0")).reads);   /* setne */
+	assert_true(flags(DECODE("\x48\xff\xc0")).reads_cf);
+	assert_true(flags(DECODE("\x48\x11\xd8")).reads_cf);  /* adc */
+	assert_false(flags(DECODE("\xd1\xc0")).reads_cf);     /* rol eax, 1 */
+	assert_false(flags(DECODE("\x0f\x92\xc0")).reads_cf); /* setb */
+	assert_false(flags(DECODE("\x48\x89\xd8")).writes);   /* mov */
+	assert_false(flags(DECODE("\x48\xf7\xd0")).writes);   /* not */
+	assert_true(flags(DECODE("\x0f\x95\xc0")).reads);     /* setne */
 }
 
 /* A shift by zero leaves flags alone, so that they are still wanted. */

@@ -192,6 +192,11 @@ static void aim(struct bt_cache *c, uint32_t place, uint32_t target)
 	patch32(c, place, target - (place + 4));
 }
 
+static bool takes_recipe(const struct bt_block *k, const struct bt_exit *x)
+{
+	return x->recipe && k->takes_recipe && !(x->recipe & k->spoils);
+}
+
 void cache_link(struct bt *b, struct bt_exit *x, struct bt_block *to)
 {
 	struct bt_cache *c = b->cache;
@@ -210,7 +215,7 @@ void cache_link(struct bt *b, struct bt_exit *x, struct bt_block *to)
 		aim(c, x->miss, x->lookup);
 		patch32(c, x->guard, b->space_id);
 	}
-	aim(c, x->patch, x->slot ? to->entry_slot : to->entry_host);
+	aim(c, x->patch, x->slot || takes_recipe(to, x) ? to->entry_slot : to->entry_host);
 	b->stats.links++;
 }
 

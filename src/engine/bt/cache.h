@@ -32,26 +32,57 @@ struct bt_recipe {
 	int32_t imm;
 };
 
+/*
+ * The slot holds RFLAGS or, packed, a recipe: a block that ends in a comparison and a jump says by
+ * it what its flags were made of, for a block to come that will not read them.
+ */
+#define BT_SLOT_RECIPE BIT(31) /* RFLAGS has it clear */
+#define BT_SLOT_IMM    BIT(30)
+static inline bool bt_pack_recipe(const struct bt_recipe *r, uint32_t *slot)
+{
+	bool imm = r->b == 255;
+	uint32_t v = (uint32_t)BT_SLOT_RECIPE | r->op | (uint32_t)__builtin_ctz(r->size) << 3 |
+	             (uint32_t)r->a << 5;
+
+	*slot = imm ? v | (uint32_t)BT_SLOT_IMM | ((uint32_t)r->imm << 9 & 0x3ffffe00u)
+	            : v | (uint32_t)r->b << 9;
+	return r->op != RECIPE_NONE && (!imm || (r->imm >= -(1 << 20) && r->imm < 1 << 20));
+}
+static inline struct bt_recipe bt_unpack_recipe(uint32_t slot)
+{
+	bool imm = slot & BT_SLOT_IMM;
+
+	return (struct bt_recipe){
+		.op = slot & 7,
+		.size = (uint8_t)(1u << (slot >> 3 & 3)),
+		.a = slot >> 5 & 15,
+		.b = imm ? 255 : slot >> 9 & 15,
+		.imm = imm ? (int32_t)(slot << 2) >> 11 : 0,
+	};
+}
+
 enum { SITE_ACCESS, SITE_INSN, SITE_VECTOR, SITE_CHECK };
 
 /* What C needs to know about a place in a block. */
 struct bt_site {
 	struct bt_block *block;
-	uint32_t trap;    /* offset of an instruction that may trap, or 0 */
-	uint32_t retry;   /* where to try again, with the address not yet computed */
-	uint32_t hit;     /* where to go on with the host address in the scratch register */
-	uint32_t resume;  /* behind the guest instruction; 0: do not go on in this block */
-	uint16_t off;     /* of the guest instruction in its page */
-	uint16_t span;    /* bytes that the check covers */
-	uint8_t kind;     /* SITE_* */
-	uint8_t len;      /* of the guest instruction */
-	uint8_t flags;    /* enum bt_flags */
-	uint8_t mode;     /* MMU_* */
-	bool write_tag;   /* the check is against the write tags */
-	bool write;       /* the access at hand is a write */
-	bool group;       /* others rely on the check */
-	uint8_t addr_reg; /* R13 or R14: holds the address */
-	uint8_t light;    /* enum light */
+	uint32_t trap;      /* offset of an instruction that may trap, or 0 */
+	uint32_t retry;     /* where to try again, with the address in the scratch register */
+	uint32_t hit;       /* where to go on with the host address in the scratch register */
+	uint32_t resume;    /* behind the guest instruction; 0: do not go on in this block */
+	uint16_t off;       /* of the guest instruction in its page */
+	uint16_t span;      /* bytes that the check covers */
+	uint8_t kind;       /* SITE_* */
+	uint8_t len;        /* of the guest instruction */
+	uint8_t flags;      /* enum bt_flags */
+	uint8_t mode;       /* MMU_* */
+	bool write_tag : 1; /* the check is against the write tags */
+	bool write : 1;     /* the access at hand is a write */
+	bool group : 1;     /* others rely on the check */
+	uint8_t addr_reg;   /* R13 or R14: holds the address */
+	uint8_t light;      /* enum light */
+	uint16_t held; /* at resume: the registers that R13, R14 and R15 are copies of, 4 bits each;
+	                * 0: none */
 	uint16_t mnemonic;
 	struct bt_recipe recipe;
 };
@@ -68,9 +99,12 @@ struct bt_exit {
 	uint32_t miss, lookup, moved;
 	uint16_t off; /* of the target in its page */
 	uint8_t key;
-	bool slot;  /* flags are in the slot */
-	bool cross; /* the target is on another page */
-	bool in_cross;
+	bool slot : 1;  /* flags are in the slot */
+	bool cross : 1; /* the target is on another page */
+	bool in_cross : 1;
+	/* A mask: what the recipe in the slot is made of, which holds beside the host's flags; 0:
+	 * it is RFLAGS, or nothing. */
+	uint16_t recipe;
 };
 
 /* A place in a block where an indirect jump is under way; see signal.c. */
@@ -92,6 +126,10 @@ struct bt_block {
 	uint16_t jc; /* 0: not in the jump cache; one more than where; BT_JC_MANY: at several places
 	              */
 	bool sse, avx, x87; /* has such instructions: legacy and VEX encoded vectors, x87 */
+	/* Flags are overwritten unread: the slot may hold a recipe at entry_slot, if it is made of
+	 * none of these registers. */
+	bool takes_recipe;
+	uint16_t spoils;
 	struct bt_site *site;
 	struct bt_exit *exit;
 	struct bt_window *window;

@@ -142,7 +142,9 @@ static bool only_once(const ZydisDecodedInstruction *z, const ZydisDecodedOperan
 	case ISA_RDTSC:
 	case ISA_RDTSCP:
 		return true;
-	case ISA_JCC: /* to the next instruction: the block ends there or does not */
+	case ISA_JCC:
+	case ISA_JCXZ:
+	case ISA_LOOP: /* to the next instruction: the block ends there or does not */
 		return !op[0].imm.value.s;
 	default:
 		return z->mnemonic == ZYDIS_MNEMONIC_RDRAND || z->mnemonic == ZYDIS_MNEMONIC_RDSEED;

@@ -29,8 +29,8 @@ void flags_free(struct bt_xlat *x)
 void flags_from_slot(struct emit *e)
 {
 	emit_mov_rr(e, R15, RAX);
-	EMIT(e, 0x8b, 0x44, 0x24, 0xf8); /* mov eax, [rsp - 8] */
-	EMIT(e, 0x86, 0xc4);             /* xchg ah, al */
+	EMIT(e, 0x8a, 0x64, 0x24, 0xf8); /* mov ah, [rsp - 8] */
+	EMIT(e, 0x8a, 0x44, 0x24, 0xf9); /* mov al, [rsp - 7] */
 	EMIT(e, 0x24, 0x08);             /* and al, 8 */
 	EMIT(e, 0x04, 0x78);             /* add al, 0x78 */
 	emit8(e, 0x9e);                  /* sahf */
@@ -74,29 +74,64 @@ static void test_ri(struct emit *e, unsigned size, unsigned rm, int32_t imm)
 		emit32(e, (uint32_t)imm);
 }
 
+/* A register of a recipe in one that the host can name; R15 serves one of them. */
+static unsigned recipe_operand(struct bt_xlat *x, unsigned reg)
+{
+	return rewrite_read(x, (int)reg, R15);
+}
+
+/* cmp or test of two registers that both live in struct bt, unless R13 or R14 has a copy. */
+static unsigned second_operand(struct bt_xlat *x, unsigned reg, unsigned first)
+{
+	int copy = hold_find(x, (int)reg);
+
+	if (bt_host_reg[reg] != NO_HOST || copy == R13 || copy == R14 || first != R15)
+		return recipe_operand(x, reg);
+	return NO_HOST;
+}
+
+static void emit_pair(struct bt_xlat *x, const struct bt_recipe *r, uint8_t opcode)
+{
+	unsigned a = recipe_operand(x, r->a), b = r->b == r->a ? a : second_operand(x, r->b, a);
+	struct emit *e = &x->e;
+
+	if (b != NO_HOST) {
+		alu_rr(e, r->size, opcode, a, b);
+		return;
+	}
+	emit8(e,
+	      0x65); /* op r15, gs:[b]: the operands' order is CMP's, and TEST's is all the same */
+	if (r->size == 2)
+		emit8(e, 0x66);
+	EMIT(e, r->size == 8 ? 0x4c : 0x44, (opcode == 0x39 ? 0x3b : opcode) - (r->size == 1), 0x3c,
+	     0x25);
+	emit32(e, (uint32_t)(GS(gpr) + 8 * (size_t)r->b));
+}
+
 void flags_emit_recipe(struct bt_xlat *x, const struct bt_recipe *r)
 {
 	struct emit *e = &x->e;
-	unsigned a = bt_host_reg[r->a], b = r->b == 255 ? 0 : bt_host_reg[r->b];
+	unsigned a;
 
+	if (r->b != 255) {
+		emit_pair(x, r, r->op == RECIPE_CMP ? 0x39 : 0x85);
+		return;
+	}
+	a = recipe_operand(x, r->a);
 	switch (r->op) {
 	case RECIPE_CMP:
-		if (r->b == 255)
-			alu_ri(e, r->size, 7, a, r->imm);
-		else
-			alu_rr(e, r->size, 0x39, a, b);
+		alu_ri(e, r->size, 7, a, r->imm);
 		break;
 	case RECIPE_TEST:
-		if (r->b == 255)
-			test_ri(e, r->size, a, r->imm);
-		else
-			alu_rr(e, r->size, 0x85, a, b);
+		test_ri(e, r->size, a, r->imm);
 		break;
 	case RECIPE_SUB_DONE:
+		hold_forget(x, R15);
 		emit_lea(e, r->size == 8, R15, a, r->imm);
 		alu_ri(e, r->size, 7, R15, r->imm);
 		break;
 	case RECIPE_ADD_DONE:
+		hold_forget(x, R15);
 		emit_lea(e, r->size == 8, R15, a, -r->imm);
 		alu_ri(e, r->size, 0, R15, r->imm);
 		break;
@@ -105,11 +140,31 @@ void flags_emit_recipe(struct bt_xlat *x, const struct bt_recipe *r)
 
 void flags_host(struct bt_xlat *x)
 {
-	if (x->flags == BT_FLAGS_SLOT)
+	if (x->flags == BT_FLAGS_SLOT) {
 		flags_from_slot(&x->e);
-	else if (x->flags == BT_FLAGS_RECIPE)
+		hold_forget(x, R15);
+	} else if (x->flags == BT_FLAGS_RECIPE)
 		flags_emit_recipe(x, &x->recipe);
 	x->flags = BT_FLAGS_HOST;
+}
+
+/* The flag that decides a condition code alone (SDM 1 B), its bit in RFLAGS; or -1. */
+static int deciding_bit(unsigned cc)
+{
+	static const int8_t bit[8] = { 11, 0, 6, -1, 7, 2, -1, -1 }; /* O B Z BE S P L LE */
+
+	return bit[cc >> 1];
+}
+
+bool flags_from_bit(struct bt_xlat *x, unsigned *cc)
+{
+	int bit = deciding_bit(*cc);
+
+	if (x->flags != BT_FLAGS_SLOT || bit < 0)
+		return false;
+	EMIT(&x->e, 0x0f, 0xba, 0x64, 0x24, 0xf8, (uint8_t)bit); /* bt dword [rsp - 8], */
+	*cc = 2 | (*cc & 1);
+	return true;
 }
 
 void flags_slot(struct bt_xlat *x)
@@ -121,17 +176,15 @@ void flags_slot(struct bt_xlat *x)
 	x->flags = BT_FLAGS_SLOT;
 }
 
-/* A general register operand that is a whole low part (not AH) and has a host register, or -1. */
+/* A general register operand that is a low part (not AH), or -1. */
 static int recipe_register(const ZydisDecodedOperand *op)
 {
 	ZydisRegister r = op->reg.value;
-	int n;
 
 	if (op->type != ZYDIS_OPERAND_TYPE_REGISTER ||
 	    (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH))
 		return -1;
-	n = scan_gpr(r);
-	return n < 0 || bt_host_reg[n] == NO_HOST ? -1 : n;
+	return scan_gpr(r);
 }
 
 static struct bt_recipe recipe_of(const struct guest_insn *g)
@@ -187,19 +240,115 @@ static bool uses(const struct bt_recipe *r, uint32_t writes)
 	return writes >> r->a & 1 || (r->b != 255 && writes >> r->b & 1);
 }
 
+/* Translated without a look at the flags of before. */
+static bool ignores_flags(const struct guest_insn *g)
+{
+	switch (g->class) {
+	case ISA_PLAIN:
+	case ISA_DIVIDE:
+	case ISA_VECTOR:
+	case ISA_NOTHING:
+	case ISA_LEA:
+	case ISA_PUSH:
+	case ISA_POP:
+	case ISA_LEAVE:
+		return !g->flags.reads && g->flags.writes == g->flags.writes_all;
+	default:
+		return false;
+	}
+}
+
+/* Behind the instruction at hand: are flags set anew before anybody can see the old ones? */
+static bool unseen(const struct bt_xlat *x)
+{
+	for (unsigned n = x->at + 1; n < x->nr; n++) {
+		const struct guest_insn *g = &x->insn[n];
+
+		if (!ignores_flags(g) || xlat_has_site(g))
+			return false;
+		if (g->flags.writes_all)
+			return true;
+	}
+	return false;
+}
+
 void flags_keep(struct bt_xlat *x, const struct guest_insn *g)
 {
+	x->unseen = false;
 	if (x->recipe.op == RECIPE_NONE || g->flags.writes || !uses(&x->recipe, g->writes))
 		return;
+	x->unseen = ignores_flags(g) && unseen(x);
+	if (x->unseen)
+		return; /* good until the register changes */
 	if (x->flags == BT_FLAGS_RECIPE)
 		flags_host(x);
 	x->recipe.op = RECIPE_NONE;
+	x->packed = false;
+}
+
+static uint16_t made_of(const struct bt_recipe *r)
+{
+	return (uint16_t)(BIT(r->a) | (r->b == 255 ? 0 : BIT(r->b)));
+}
+
+static bool pack(struct bt_xlat *x, const struct bt_recipe *r)
+{
+	uint32_t slot;
+
+	if (!bt_pack_recipe(r, &slot))
+		return false;
+	EMIT(&x->e, 0xc7, 0x44, 0x24, 0xf8); /* mov dword [rsp - 8], */
+	emit32(&x->e, slot);
+	return true;
+}
+
+/* Ahead of the instruction, for the host runs a comparison and the jump behind it as one. Nothing
+ * looks at the slot between. */
+void flags_announce(struct bt_xlat *x, const struct guest_insn *g)
+{
+	const struct guest_insn *next = g + 1;
+	struct bt_recipe r;
+
+	x->announced = false;
+	if (x->at + 1 >= x->nr || next->class != ISA_JCC || !xlat_same_page(next->target))
+		return;
+	r = recipe_of(g);
+	x->announced = pack(x, &r);
+}
+
+uint16_t flags_pack(struct bt_xlat *x)
+{
+	if (x->flags != BT_FLAGS_HOST || x->recipe.op == RECIPE_NONE)
+		return 0;
+	x->packed = x->packed || pack(x, &x->recipe);
+	return x->packed ? made_of(&x->recipe) : 0;
+}
+
+bool flags_unread(const struct bt_xlat *x, uint16_t *spoils)
+{
+	uint32_t written = 0;
+
+	*spoils = 0;
+	for (unsigned n = 0; n < x->nr && ignores_flags(&x->insn[n]); n++) {
+		if (xlat_has_site(&x->insn[n]))
+			*spoils = (uint16_t)written;
+		if (x->insn[n].flags.writes_all)
+			return true;
+		written |= x->insn[n].writes;
+	}
+	return false;
 }
 
 void flags_done(struct bt_xlat *x, const struct guest_insn *g)
 {
+	if (x->unseen) {
+		x->flags = x->flags == BT_FLAGS_RECIPE ? BT_FLAGS_SLOT : x->flags; /* anything */
+		x->recipe.op = RECIPE_NONE;
+		x->packed = x->unseen = false;
+	}
 	if (!g->flags.writes || g->class == ISA_POPF) /* which leaves them in the slot */
 		return;
 	x->flags = BT_FLAGS_HOST;
 	x->recipe = recipe_of(g);
+	x->packed = x->announced;
 }

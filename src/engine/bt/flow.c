@@ -12,17 +12,14 @@
 #include "engine/bt/stubs.h"
 #include "engine/bt/xlat.h"
 
-/* A loop that has found its ranges across pages stays unmerged. */
-static uint8_t exit_key(const struct bt_xlat *x, bool cross)
+/* A loop of one block that has found its ranges across pages stays unmerged. */
+static uint8_t exit_key(const struct bt_xlat *x, int64_t target)
 {
-	return (uint8_t)((x->key &
-	                  ~(uint32_t)(BT_KEY_MMU | BT_KEY_SPAN | (cross ? BT_KEY_UNMERGED : 0))) |
-	                 x->mode);
-}
+	uint32_t drop = BT_KEY_MMU | BT_KEY_SPAN;
 
-static bool same_page(int64_t target)
-{
-	return target >= 0 && target < (int64_t)PAGE_SIZE;
+	if (target != x->insn[0].off)
+		drop |= BT_KEY_UNMERGED;
+	return (uint8_t)((x->key & ~drop) | x->mode);
 }
 
 static unsigned new_exit(struct bt_xlat *x, int64_t target, bool slot, bool cross)
@@ -31,7 +28,7 @@ static unsigned new_exit(struct bt_xlat *x, int64_t target, bool slot, bool cros
 
 	x->exit[n] = (struct bt_exit){
 		.off = target & (PAGE_SIZE - 1),
-		.key = exit_key(x, cross),
+		.key = exit_key(x, target),
 		.slot = slot,
 		.cross = cross,
 	};
@@ -47,8 +44,14 @@ static void exit_by(struct bt_xlat *x, unsigned n, uint8_t *place)
 
 static uint8_t *jump_later(struct emit *e, int cc)
 {
-	if (cc >= 0)
+	if (cc >= 0 && cc < FLOW_RCX_ZERO)
 		return emit_jcc_later(e, (unsigned)cc);
+	if (cc == FLOW_ECX_ZERO || cc == FLOW_ECX)
+		emit8(e, 0x67);
+	if (cc == FLOW_RCX_ZERO || cc == FLOW_ECX_ZERO)
+		EMIT(e, 0xe3, 2, 0xeb, 5); /* jrcxz to the jump; jmp behind it */
+	else if (cc >= 0)
+		EMIT(e, 0xe3, 5); /* jrcxz behind the jump */
 	emit8(e, 0xe9);
 	emit32(e, 0);
 	return e->p - 4;
@@ -156,15 +159,23 @@ void flow_exit_span(struct bt_xlat *x, int64_t target)
 	cross(x, target);
 }
 
+static void exit_here(struct bt_xlat *x, int64_t target, int cc)
+{
+	unsigned n;
+
+	if (x->flags == BT_FLAGS_RECIPE)
+		flags_host(x);
+	n = new_exit(x, target, x->flags == BT_FLAGS_SLOT, false);
+	x->exit[n].recipe = flags_pack(x);
+	exit_by(x, n, jump_later(&x->e, cc));
+}
+
 void flow_exit(struct bt_xlat *x, int64_t target, int cc)
 {
 	struct pending *p;
 
-	if (same_page(target)) {
-		if (x->flags == BT_FLAGS_RECIPE)
-			flags_host(x);
-		exit_by(x, new_exit(x, target, x->flags == BT_FLAGS_SLOT, false),
-		        jump_later(&x->e, cc));
+	if (xlat_same_page(target)) {
+		exit_here(x, target, cc);
 		return;
 	}
 	if (cc < 0) {
@@ -172,7 +183,7 @@ void flow_exit(struct bt_xlat *x, int64_t target, int cc)
 		cross(x, target);
 		return;
 	}
-	p = xlat_pending(x, PENDING_CROSS, emit_jcc_later(&x->e, (unsigned)cc));
+	p = xlat_pending(x, PENDING_CROSS, jump_later(&x->e, cc));
 	p->flags = x->flags;
 	p->recipe = x->recipe;
 	p->target = target;

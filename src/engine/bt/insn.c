@@ -148,6 +148,7 @@ static void check_vector(struct bt_xlat *x, const struct guest_insn *g)
 		return;
 	s = xlat_site(x, g, SITE_VECTOR);
 	flags_free(x);
+	hold_forget(x, R15); /* at the second try */
 	s->flags = (uint8_t)x->flags;
 	s->recipe = x->recipe;
 	s->retry = emit_offset(&x->e);
@@ -229,8 +230,23 @@ static bool may_trap(const struct guest_insn *g)
 	return g->class == ISA_VECTOR && g->mem.present && isa_alignment(&g->z, g->mem.size);
 }
 
+/* CMOVcc, SETcc: executed by another condition. */
+static bool by_bit(struct bt_xlat *x, const struct guest_insn *g, const struct reach *r)
+{
+	unsigned cc = isa_condition(&g->z);
+	struct guest_insn changed;
+
+	if (!isa_is_conditional(&g->z) || !flags_from_bit(x, &cc))
+		return false;
+	changed = *g;
+	changed.z.opcode = (uint8_t)((g->z.opcode & 0xf0) | cc);
+	rewrite_insn(x, &changed, r);
+	return true;
+}
+
 static void plain(struct bt_xlat *x, const struct guest_insn *g)
 {
+	unsigned carry = 2;
 	struct bt_site *trap = NULL;
 	struct reach r;
 
@@ -238,7 +254,12 @@ static void plain(struct bt_xlat *x, const struct guest_insn *g)
 		check_vector(x, g);
 	if (g->mem.present)
 		r = access_reach(x, &g->mem, 0);
-	if (g->flags.reads || (g->flags.writes && !g->flags.writes_all))
+	if (by_bit(x, g, g->mem.present ? &r : NULL))
+		return;
+	/* ADC and SBB, INC and DEC */
+	if (g->flags.reads_cf && flags_from_bit(x, &carry))
+		;
+	else if (g->flags.reads || (g->flags.writes && !g->flags.writes_all))
 		flags_host(x);
 	if (may_trap(g))
 		trap = xlat_site(x, g, SITE_INSN);
@@ -247,39 +268,56 @@ static void plain(struct bt_xlat *x, const struct guest_insn *g)
 		trap->trap = x->insn_start;
 }
 
+/* LEA to 16 bits: the low word of the register only. */
+static void lea_word(struct bt_xlat *x, const struct operand *o, int reg)
+{
+	struct emit *e = &x->e;
+	unsigned to = bt_host_reg[reg] == NO_HOST ? R15 : bt_host_reg[reg];
+
+	access_forget_host(x, R14);
+	access_address(x, o, R14);
+	hold_forget(x, R15);
+	if (to == R15)
+		emit_load_gs(e, R15, GS(gpr) + 8 * (size_t)reg);
+	EMIT(e, 0x66, 0x44 | to >> 3, 0x89, 0xf0 | (to & 7)); /* mov to, r14w */
+	if (to == R15)
+		emit_store_gs(e, R15, GS(gpr) + 8 * (size_t)reg);
+}
+
 static void lea(struct bt_xlat *x, const struct guest_insn *g)
 {
 	int reg = ZydisRegisterGetId(g->op[0].reg.value);
 	unsigned size = g->z.operand_width, to = bt_host_reg[reg];
 	struct operand o = g->mem;
-	struct emit *e = &x->e;
 
 	o.seg = NO_REG;
-	if (to == NO_HOST || size == 16) {
-		access_forget_host(x, R14);
-		access_address(x, &o, R14);
-		if (size == 16) { /* mov r15w or the register's low word */
-			unsigned d = to == NO_HOST ? R15 : to;
-
-			if (to == NO_HOST)
-				emit_load_gs(e, R15, GS(gpr) + 8 * (size_t)reg);
-			EMIT(e, 0x66, 0x44 | d >> 3, 0x89, 0xf0 | (d & 7));
-			if (to == NO_HOST)
-				emit_store_gs(e, R15, GS(gpr) + 8 * (size_t)reg);
-			return;
-		}
-		if (size == 32)
-			EMIT(e, 0x45, 0x89, 0xf6); /* mov r14d, r14d */
-		emit_store_gs(e, R14, GS(gpr) + 8 * (size_t)reg);
+	if (size == 16) {
+		lea_word(x, &o, reg);
 		return;
 	}
 	if (size == 32)
 		o.asize = 4;
+	if (to == NO_HOST) {
+		to = hold_pick(x, 0, hold_is_wanted(x, reg));
+		if (to == R15 && o.index != NO_REG) /* which is where that may have to go */
+			to = hold_pick(x, 1u << R15, true);
+		if (hold_find(x, o.base) != (int)to && hold_find(x, o.index) != (int)to)
+			access_forget_host(x, to);
+		access_address(x, &o, to);
+		access_forget_host(x, to);
+		emit_store_gs(&x->e, to, GS(gpr) + 8 * (size_t)reg);
+		hold_set(x, to, reg);
+		return;
+	}
 	if (o.base != NO_REG && o.base != REG_PC && o.index != NO_REG &&
 	    bt_host_reg[(int)o.base] == NO_HOST) { /* the target may be the index */
-		access_forget_host(x, R14);
-		access_address(x, &o, R14);
-		emit_mov_rr(e, to, R14);
+		unsigned temp = hold_pick(x, 1u << R15, false);
+
+		if (hold_find(x, o.base) != (int)temp && hold_find(x, o.index) != (int)temp)
+			access_forget_host(x, temp);
+		access_address(x, &o, temp);
+		access_forget_host(x, temp);
+		emit_mov_rr(&x->e, to, temp);
 		return;
 	}
 	access_address(x, &o, to);
@@ -467,6 +505,23 @@ static void ret(struct bt_xlat *x, const struct guest_insn *g)
 	flow_indirect(x, g, -(g->stack_step + extra));
 }
 
+static void jcc(struct bt_xlat *x, const struct guest_insn *g)
+{
+	unsigned cc = isa_condition(&g->z);
+
+	if (!flags_from_bit(x, &cc))
+		flags_host(x);
+	flow_exit(x, g->target, (int)cc);
+}
+
+static void loop(struct bt_xlat *x, const struct guest_insn *g)
+{
+	bool wide = g->z.address_width == 64;
+
+	emit_lea(&x->e, wide, RCX, RCX, -1);
+	flow_exit(x, g->target, wide ? FLOW_RCX : FLOW_ECX);
+}
+
 void insn_translate(struct bt_xlat *x, const struct guest_insn *g)
 {
 	switch (g->class) {
@@ -508,8 +563,13 @@ void insn_translate(struct bt_xlat *x, const struct guest_insn *g)
 		swapgs(x);
 		break;
 	case ISA_JCC:
-		flags_host(x);
-		flow_exit(x, g->target, (int)isa_condition(&g->z));
+		jcc(x, g);
+		break;
+	case ISA_JCXZ:
+		flow_exit(x, g->target, g->z.address_width == 64 ? FLOW_RCX_ZERO : FLOW_ECX_ZERO);
+		break;
+	case ISA_LOOP:
+		loop(x, g);
 		break;
 	case ISA_JMP:
 		jmp(x, g);

@@ -19,8 +19,14 @@ struct temp {
 
 unsigned rewrite_read(struct bt_xlat *x, int reg, unsigned temp)
 {
+	int copy;
+
 	if (bt_host_reg[reg] != NO_HOST)
 		return bt_host_reg[reg];
+	copy = hold_find(x, reg);
+	if (copy != NO_REG)
+		return (unsigned)copy;
+	hold_forget(x, temp);
 	emit_load_gs(&x->e, temp, GS(gpr) + 8 * (size_t)reg);
 	return temp;
 }
@@ -170,17 +176,14 @@ static bool home_possible(const struct guest_insn *g, const ZydisDecodedOperand 
 	}
 }
 
-static unsigned free_temp(struct bt_xlat *x, uint32_t *busy)
+/* An instruction has at most three registers besides its operand's. */
+static unsigned free_temp(struct bt_xlat *x, uint32_t *busy, bool keeps)
 {
-	static const uint8_t order[] = { R15, R13, R14 };
+	unsigned host = hold_pick(x, *busy, keeps);
 
-	for (unsigned n = 0; n < 3; n++)
-		if (!(*busy >> order[n] & 1)) {
-			*busy |= 1u << order[n];
-			access_forget_host(x, order[n]);
-			return order[n];
-		}
-	__builtin_trap(); /* an instruction has at most three registers besides its operand's */
+	*busy |= 1u << host;
+	access_forget_host(x, host);
+	return host;
 }
 
 /* A host register for a register operand; a temporary one if the guest's lives in struct bt. */
@@ -189,6 +192,7 @@ static unsigned place_register(struct bt_xlat *x, const struct guest_insn *g,
 {
 	int reg = scan_gpr(op->reg.value);
 	bool write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+	int copy;
 	bool whole = op->size >= 32 &&
 	             (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) == ZYDIS_OPERAND_ACTION_WRITE;
 	unsigned n;
@@ -204,7 +208,15 @@ static unsigned place_register(struct bt_xlat *x, const struct guest_insn *g,
 			t[n].store = t[n].store || write;
 			return t[n].host;
 		}
-	t[n] = (struct temp){ .guest = reg, .host = free_temp(x, busy), .store = write };
+	copy = hold_find(x, reg);
+	if (copy != NO_REG) {
+		*busy |= 1u << copy;
+		t[n] = (struct temp){ .guest = reg, .host = (unsigned)copy, .store = write };
+		return t[n].host;
+	}
+	t[n] = (struct temp){ .guest = reg,
+		              .host = free_temp(x, busy, hold_is_wanted(x, reg)),
+		              .store = write };
 	if (!whole || op->actions & ZYDIS_OPERAND_ACTION_MASK_READ)
 		emit_load_gs(&x->e, t[n].host, GS(gpr) + 8 * (size_t)reg);
 	return t[n].host;
@@ -244,7 +256,8 @@ void rewrite_insn(struct bt_xlat *x, const struct guest_insn *g, const struct re
 		reg = scan_gpr(op.reg.value);
 		if (reg >= 0 && bt_host_reg[reg] == NO_HOST && is_read(g, reg))
 			op.actions |= ZYDIS_OPERAND_ACTION_READ;
-		if (reg >= 0 && bt_host_reg[reg] == NO_HOST && home_possible(g, &op)) {
+		if (reg >= 0 && bt_host_reg[reg] == NO_HOST && hold_find(x, reg) == NO_REG &&
+		    !hold_is_wanted(x, reg) && home_possible(g, &op)) {
 			f.home = true;
 			f.disp = (int32_t)(GS(gpr) + 8 * (size_t)reg);
 			continue;
@@ -278,7 +291,11 @@ void rewrite_insn(struct bt_xlat *x, const struct guest_insn *g, const struct re
 		put_vex(&x->e, g, &f);
 	else
 		put_legacy(x, g, &f, opcode_reg);
-	for (unsigned n = 0; n < 3; n++)
-		if (t[n].guest != NO_REG && t[n].store)
+	for (unsigned n = 0; n < 3; n++) {
+		if (t[n].guest == NO_REG)
+			continue;
+		if (t[n].store)
 			emit_store_gs(&x->e, t[n].host, GS(gpr) + 8 * (size_t)t[n].guest);
+		hold_set(x, t[n].host, t[n].guest);
+	}
 }

@@ -227,7 +227,12 @@ static void recipe_flags(struct cpu *c, const struct bt_recipe *r)
 
 static void take_flags(struct bt *b, unsigned where, const struct bt_recipe *r)
 {
-	if (where == BT_FLAGS_RECIPE)
+	struct bt_recipe packed;
+
+	if (where == BT_FLAGS_SLOT && b->slot & BT_SLOT_RECIPE) {
+		packed = bt_unpack_recipe((uint32_t)b->slot);
+		recipe_flags(b->cpu, &packed);
+	} else if (where == BT_FLAGS_RECIPE)
 		recipe_flags(b->cpu, r);
 	else
 		flags_set_arith(b->cpu, where == BT_FLAGS_SLOT ? b->slot : b->host_flags);
@@ -347,6 +352,15 @@ static struct insn *kept_insn(struct bt *b, const struct bt_site *s)
 	return &k->insn;
 }
 
+static void fill_held(struct bt *b, unsigned held)
+{
+	uint64_t *const scratch[] = { &b->r13, &b->r14, &b->r15 };
+
+	for (unsigned n = 0; n < ARRAY_SIZE(scratch); n++)
+		if (held >> 4 * n & 15)
+			*scratch[n] = b->cpu->gpr[held >> 4 * n & 15];
+}
+
 /* The code address to go on at, or 0: start a new turn. */
 static uint64_t interpret_site(struct bt *b, const struct bt_site *s)
 {
@@ -369,6 +383,7 @@ static uint64_t interpret_site(struct bt *b, const struct bt_site *s)
 	if (!enter_for(b, s->block))
 		return 0;
 	b->x87_page = b->pc; /* the block's own note of it may be behind */
+	fill_held(b, s->held);
 	return cache_address(b, s->resume);
 }
 

@@ -55,6 +55,21 @@ static void scan_memory(struct guest_insn *g, const ZydisDecodedOperand *op, boo
 		o->seg = op->mem.segment == ZYDIS_REGISTER_GS;
 }
 
+/* A write of less than 32 bits leaves the rest as it was. */
+static bool reads_part(const ZydisDecodedOperand *op)
+{
+	return op->size < 32 || op->actions & ZYDIS_OPERAND_ACTION_MASK_READ ||
+	       op->actions & ZYDIS_OPERAND_ACTION_CONDWRITE;
+}
+
+static void add_read(struct guest_insn *g, ZydisRegister r)
+{
+	int reg = scan_gpr(r);
+
+	if (reg >= 0)
+		g->reads |= 1u << reg;
+}
+
 static void scan_operands(struct guest_insn *g, bool code64)
 {
 	for (unsigned n = 0; n < g->z.operand_count; n++) {
@@ -68,6 +83,12 @@ static void scan_operands(struct guest_insn *g, bool code64)
 
 			if (reg >= 0)
 				g->writes |= 1u << reg;
+		}
+		if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && reads_part(op))
+			add_read(g, op->reg.value);
+		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+			add_read(g, op->mem.base);
+			add_read(g, op->mem.index);
 		}
 	}
 }
@@ -141,6 +162,9 @@ static bool is_rare(const struct bt_xlat *x, const struct guest_insn *g, bool co
 	case ISA_LEAVE:
 	case ISA_JCC:
 		return g->z.operand_width != natural;
+	case ISA_JCXZ:
+	case ISA_LOOP:
+		return g->z.operand_width != natural || g->z.address_width < 32;
 	case ISA_PUSH:
 		return g->z.operand_width != natural;
 	case ISA_POP:
@@ -203,7 +227,7 @@ static bool scan_insn(struct bt_xlat *x, struct guest_insn *g, const uint8_t *by
 	g->bytes = bytes;
 	g->mem.present = g->stack.present = false;
 	g->stack_step = 0;
-	g->writes = 0;
+	g->writes = g->reads = 0;
 	if (!ZYAN_SUCCESS(st)) {
 		if (st == ZYDIS_STATUS_NO_MORE_DATA && avail < INSN_MAX)
 			return false;
@@ -221,13 +245,13 @@ static bool scan_insn(struct bt_xlat *x, struct guest_insn *g, const uint8_t *by
 	if (g->class == ISA_LEA)
 		g->mem.read = g->mem.write = false;
 	if (is_rare(x, g, code64))
-		g->class = ends_block(g) || g->class == ISA_JCC ? ISA_OTHER_END : ISA_OTHER;
+		g->class = ends_block(g) || xlat_branches(g) ? ISA_OTHER_END : ISA_OTHER;
 	g->flags = isa_flags(&g->z, g->op);
 	scan_stack(g, code64);
 	if (g->stack.present)
 		g->writes |= BIT(R_RSP);
-	if (g->class == ISA_JCC || ((g->class == ISA_JMP || g->class == ISA_CALL) &&
-	                            g->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE))
+	if (xlat_branches(g) || ((g->class == ISA_JMP || g->class == ISA_CALL) &&
+	                         g->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE))
 		g->target = g->off + g->len + g->op[0].imm.value.s;
 	return true;
 }

@@ -47,6 +47,7 @@ static void make_enter(struct emit *e)
 	load_registers(e);
 	emit_load_gs(e, R13, GS(r13));
 	emit_load_gs(e, R14, GS(r14));
+	emit_load_gs(e, R15, GS(r15));
 	EMIT(e, 0x65, 0xff, 0x24, 0x25); /* jmp gs:[target] */
 	emit32(e, GS(target));
 }

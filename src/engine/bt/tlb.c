@@ -100,6 +100,12 @@ bool bt_tlb_take(struct bt *b, unsigned mode, gva_t va, bool for_write)
 	return for_write ? write : t->read == tag;
 }
 
+static void go_on_at(struct bt *b, const struct bt_site *s, uint64_t host)
+{
+	b->target = cache_address(b, s->hit);
+	*(s->addr_reg == 14 ? &b->r14 : &b->r13) = host;
+}
+
 /* The page may be accessed, but the right to write must not be kept: code is on it. This once the
  * access goes through unless it hits the code. Not for accesses that others rely on. */
 static bool pass_once(struct bt *b, const struct bt_site *s, uint8_t *host)
@@ -114,11 +120,24 @@ static bool pass_once(struct bt *b, const struct bt_site *s, uint8_t *host)
 	atomic_fetch_or(&m->granted[page], MEM_PASSING);
 	if (s->group || atomic_load(&m->code[page]) & mem_granules(host, s->span))
 		return false;
-	b->target = cache_address(b, s->hit);
-	if (s->addr_reg == 14)
-		b->r14 = (uintptr_t)host;
-	else
-		b->r13 = (uintptr_t)host;
+	go_on_at(b, s, (uintptr_t)host);
+	return true;
+}
+
+/* Two pages that follow each other on the host as well are as good as one. */
+static bool take_across(struct bt *b, const struct bt_site *s, gva_t va)
+{
+	const struct bt_tlb_entry *t = b->tlb[s->mode][s->write_tag], *one, *two;
+	gva_t page = va & PAGE_MASK, next = page + PAGE_SIZE;
+
+	if (!bt_tlb_take(b, s->mode, page, s->write_tag) ||
+	    !bt_tlb_take(b, s->mode, next, s->write_tag))
+		return false;
+	one = &t[(page >> 12) & (BT_TLB_ENTRIES - 1)];
+	two = &t[(next >> 12) & (BT_TLB_ENTRIES - 1)];
+	if (one->tag != page || two->tag != next || one->host + PAGE_SIZE != two->host)
+		return false;
+	go_on_at(b, s, one->host + (va & ~PAGE_MASK));
 	return true;
 }
 
@@ -133,7 +152,8 @@ static unsigned leave_group(struct bt *b, const struct bt_site *s)
 		return FILL_LEAVE;
 	k = cache_find(b, (const uint8_t *)((uintptr_t)from->host & PAGE_MASK) + s->off,
 	               key | BT_KEY_UNMERGED);
-	if (!k)
+	/* The slot may hold a recipe. */
+	if (!k || (from->takes_recipe && !k->takes_recipe))
 		return FILL_LEAVE;
 	b->stats.unmerged++;
 	*(volatile uint64_t *)&b->target = cache_address(b, k->entry_slot);
@@ -151,8 +171,11 @@ unsigned bt_fill(struct bt *b, uint64_t site_offset, gva_t va)
 	b->stats.fills++;
 	if (b->kicked)
 		return FILL_LEAVE;
-	if ((va & ~PAGE_MASK) + s->span > PAGE_SIZE)
-		return s->group ? leave_group(b, s) : FILL_LEAVE;
+	if ((va & ~PAGE_MASK) + s->span > PAGE_SIZE) {
+		if (!take_across(b, s, va))
+			return s->group ? leave_group(b, s) : FILL_LEAVE;
+		return b->posted ? FILL_LEAVE : FILL_GO;
+	}
 	if (cpu_long_mode(c) && !canonical(c, va))
 		return FILL_LEAVE;
 	host = mmu_find(c, va, s->write ? MMU_WRITE : MMU_READ, s->mode, &gpa, &error);

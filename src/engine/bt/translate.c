@@ -44,15 +44,25 @@ struct pending *xlat_pending(struct bt_xlat *x, enum pending_kind kind, uint8_t 
 	return p;
 }
 
-/* Sites of an instruction learn where it ends, unless it jumps. */
+/* Sites of an instruction learn where it ends, unless it jumps. Not those of SITE_VECTOR: they come
+ * before the instruction's access, and what follows may rely on the address that this finds. */
 static void set_resume(struct bt_xlat *x, const struct guest_insn *g, unsigned first_site)
 {
 	if (g->class == ISA_JMP || g->class == ISA_CALL || g->class == ISA_RET ||
 	    g->class == ISA_SYSCALL || g->class == ISA_SYSRET)
 		return;
 	for (unsigned n = first_site; n < x->nr_sites; n++)
-		if (x->site[n].kind != SITE_CHECK)
+		if (x->site[n].kind != SITE_CHECK && x->site[n].kind != SITE_VECTOR) {
 			x->site[n].resume = emit_offset(&x->e);
+			x->site[n].held = hold_pack(x);
+		}
+}
+
+/* Those that know how to leave R15's content alone, or say so. */
+static bool minds_held(const struct guest_insn *g)
+{
+	return g->class == ISA_PLAIN || g->class == ISA_DIVIDE || g->class == ISA_VECTOR ||
+	       g->class == ISA_LEA || g->class == ISA_NOTHING || xlat_branches(g);
 }
 
 static bool ends(const struct guest_insn *g)
@@ -61,7 +71,7 @@ static bool ends(const struct guest_insn *g)
 	       g->class == ISA_SYSCALL || g->class == ISA_SYSRET || g->class == ISA_OTHER_END;
 }
 
-static bool has_site(const struct guest_insn *g)
+bool xlat_has_site(const struct guest_insn *g)
 {
 	return (g->mem.present && g->class != ISA_LEA) || g->stack.present ||
 	       g->class == ISA_OTHER || g->class == ISA_OTHER_END || g->class == ISA_VECTOR ||
@@ -73,11 +83,11 @@ static enum { BODY_HOST, BODY_SLOT, BODY_ANY } choose_body(const struct bt_xlat 
 {
 	for (unsigned n = 0; n < x->nr; n++) {
 		const struct guest_insn *g = &x->insn[n];
-		bool site = has_site(g);
+		bool site = xlat_has_site(g);
 
 		if (site)
 			return BODY_SLOT;
-		if (g->flags.reads || g->class == ISA_JCC || ends(g))
+		if (g->flags.reads || xlat_branches(g) || ends(g))
 			return BODY_HOST;
 		if (g->flags.writes_all)
 			return BODY_ANY;
@@ -117,9 +127,15 @@ static void body(struct bt_xlat *x)
 
 		g = &x->insn[x->at];
 		flags_keep(x, g);
+		flags_announce(x, g);
+		if (!minds_held(g))
+			hold_forget(x, R15);
 		insn_translate(x, g);
+		if (!minds_held(g))
+			hold_forget(x, R15);
 		if (g->class != ISA_POPF) /* whose flags are in the slot */
 			flags_done(x, g);
+		hold_insn_done(x, g);
 		set_resume(x, g, first_site);
 		access_insn_done(x, g);
 	}
@@ -138,8 +154,10 @@ static void finish(struct bt_xlat *x, const uint8_t *host)
 	struct bt_block *k = x->block;
 	const struct guest_insn *last = &x->insn[x->nr - 1];
 
+	hold_forget_all(x); /* what is out of line comes from anywhere */
 	flow_finish(x);
 	cache_meta(x->seg, x->nr_sites * sizeof(struct bt_site)); /* where they are already */
+	k->takes_recipe = flags_unread(x, &k->spoils);
 	k->nr_sites = (uint16_t)x->nr_sites;
 	k->nr_exits = (uint16_t)x->nr_exits;
 	k->nr_windows = (uint16_t)x->nr_windows;
@@ -182,9 +200,12 @@ static void begin(struct bt_xlat *x, const uint8_t *host, uint32_t key)
 	x->site = x->block->site = cache_meta(s, 0);
 	x->nr_sites = x->nr_exits = x->nr_pending = x->nr_windows = 0;
 	x->recipe.op = RECIPE_NONE;
+	x->packed = false;
 	x->sse_checked = x->avx_checked = x->x87_checked = false;
 	x->cached[0] = (struct cached){ .host = R14 };
 	x->cached[1] = (struct cached){ .host = R13 };
+	hold_forget_all(x);
+	x->fresh = 0;
 }
 
 static bool watch(struct bt *b, const struct bt_block *k)

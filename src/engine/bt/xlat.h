@@ -14,6 +14,7 @@
 #define XLAT_EXITS   80
 #define XLAT_PENDING 400
 #define INSN_MAX     15
+#define HOLD_REGS    3
 
 #define NO_REG  (-1)
 #define REG_PC  (-2) /* the base of a RIP-relative operand */
@@ -43,18 +44,35 @@ struct guest_insn {
 	struct operand stack; /* what a stack instruction accesses besides */
 	int8_t stack_step;    /* that RSP changes by; imm of RET not counted */
 	uint32_t writes;      /* general registers written, a mask */
+	uint32_t reads;       /* and read, also as part of an address */
 	int64_t target;       /* of a direct branch, relative to the page */
 };
 
-/* A scratch register that holds the host address of guest register `base` plus `bias`; good for
- * offsets lo to hi from base. */
+/* A conditional branch. */
+static inline bool xlat_branches(const struct guest_insn *g)
+{
+	return g->class == ISA_JCC || g->class == ISA_JCXZ || g->class == ISA_LOOP;
+}
+
+static inline bool xlat_same_page(int64_t target)
+{
+	return target >= 0 && target < (int64_t)PAGE_SIZE;
+}
+
+/* The registers of an address, as in struct operand. */
+struct place {
+	int8_t base, index;
+	uint8_t scale;
+};
+
+/* A scratch register that holds the host address of a place plus `bias`; good for offsets lo to hi
+ * from the place. */
 struct cached {
 	bool valid;
 	uint8_t host; /* R13 or R14 */
-	int8_t base;
+	struct place place;
 	int64_t lo, hi, bias;
 	bool write;
-	unsigned used; /* when: the older gives way */
 };
 
 enum pending_kind { PENDING_ACCESS, PENDING_SITE, PENDING_EXIT, PENDING_CROSS };
@@ -87,8 +105,11 @@ struct bt_xlat {
 	struct guest_insn insn[XLAT_INSNS];
 	enum bt_flags flags;
 	struct bt_recipe recipe;
+	bool unseen; /* the instruction at hand ends the recipe, and nobody will miss it */
+	bool announced, packed; /* the next recipe is in the slot already; this one is, too */
 	struct cached cached[2];
-	unsigned clock;
+	int8_t held[HOLD_REGS]; /* guest register of which R13, R14, R15 are copies, or NO_REG */
+	uint32_t fresh;         /* mask of those that the instruction at hand has set */
 	bool sse_checked, avx_checked, x87_checked;
 	bool x87;   /* may run on the host, see translate.c */
 	bool bmi2;  /* of the host */
@@ -127,20 +148,48 @@ void access_insn_done(struct bt_xlat *x, const struct guest_insn *g); /* registe
 /* Linear address of an operand into a host register; uses R15. */
 void access_address(struct bt_xlat *x, const struct operand *o, unsigned to);
 
+/* Whether the address in R13 or R14 serves an access to come. */
+bool access_is_live(const struct bt_xlat *x, unsigned host);
+
+/* hold.c */
+void hold_forget(struct bt_xlat *x, unsigned host); /* its content changes */
+void hold_forget_all(struct bt_xlat *x);
+/* A scratch register is a copy of a guest register whose place is struct bt. */
+void hold_set(struct bt_xlat *x, unsigned host, int reg);
+int hold_find(const struct bt_xlat *x, int reg); /* a copy's host register, or NO_REG */
+void hold_insn_done(struct bt_xlat *x, const struct guest_insn *g);
+uint16_t hold_pack(const struct bt_xlat *x); /* as bt_site has it */
+/* Does an instruction soon to come read the register as it is after the one at hand? */
+bool hold_is_wanted(const struct bt_xlat *x, int reg);
+/* The scratch register, not in the mask, that is missed least; keeps: for something worth keeping.
+ */
+unsigned hold_pick(const struct bt_xlat *x, uint32_t busy, bool keeps);
+
 /* flags.c */
 void flags_free(struct bt_xlat *x); /* the host's may be clobbered next */
 void flags_host(struct bt_xlat *x); /* the guest's are wanted in the host's */
+/* If they are in the slot and one decides the condition: puts that into the host's CF, and the
+ * condition that tests it into *cc. The others stay where they are. */
+bool flags_from_bit(struct bt_xlat *x, unsigned *cc);
 void flags_slot(struct bt_xlat *x); /* in the slot, the host's may be clobbered */
 /* Before an instruction that destroys what a recipe needs: makes the flags. */
 void flags_keep(struct bt_xlat *x, const struct guest_insn *g);
 void flags_done(struct bt_xlat *x, const struct guest_insn *g); /* it has been executed natively */
-void flags_from_slot(struct emit *e);                           /* from slot to host; uses R15 */
+/* Before g: puts the recipe of its flags into the slot if a jump of this page comes next. */
+void flags_announce(struct bt_xlat *x, const struct guest_insn *g);
+/* With flags in the host's: the mask of registers that the recipe in the slot is made of, after it
+ * has been put there if there is one; else 0. */
+uint16_t flags_pack(struct bt_xlat *x);
+/* Of the whole block: whether its flags are overwritten before anybody reads them, and which
+ * registers change before that. */
+bool flags_unread(const struct bt_xlat *x, uint16_t *spoils);
+void flags_from_slot(struct emit *e); /* from slot to host; uses R15 */
 void flags_emit_recipe(struct bt_xlat *x, const struct bt_recipe *r);
 
 /* rewrite.c: the instruction itself, its operands moved. */
 bool rewrite_possible(const struct guest_insn *g);
 void rewrite_insn(struct bt_xlat *x, const struct guest_insn *g, const struct reach *r);
-/* Guest register into a host register that can be read; loads into temp those that live in memory.
+/* Guest register in a host register that can be read: its own, a copy's, or temp, which is loaded.
  */
 unsigned rewrite_read(struct bt_xlat *x, int reg, unsigned temp);
 
@@ -148,7 +197,8 @@ unsigned rewrite_read(struct bt_xlat *x, int reg, unsigned temp);
 void insn_translate(struct bt_xlat *x, const struct guest_insn *g);
 
 /* flow.c */
-void flow_exit(struct bt_xlat *x, int64_t target, int cc); /* cc < 0: always */
+enum { FLOW_RCX_ZERO = 16, FLOW_ECX_ZERO, FLOW_RCX, FLOW_ECX }; /* beside condition codes */
+void flow_exit(struct bt_xlat *x, int64_t target, int cc);      /* cc < 0: always */
 /* To an instruction of this page that ends on the next one. */
 void flow_exit_span(struct bt_xlat *x, int64_t target);
 void flow_indirect(struct bt_xlat *x, const struct guest_insn *g, int undo); /* to R14 */
@@ -156,6 +206,7 @@ void flow_finish(struct bt_xlat *x);       /* everything out of line but the stu
 void flow_finish_exits(struct bt_xlat *x); /* which need block->exit */
 
 /* translate.c */
+bool xlat_has_site(const struct guest_insn *g);
 struct bt_site *xlat_site(struct bt_xlat *x, const struct guest_insn *g, unsigned kind);
 struct pending *xlat_pending(struct bt_xlat *x, enum pending_kind kind, uint8_t *jump);
 /* The block at host, off bytes into its page; NULL when its first instruction ends on the next

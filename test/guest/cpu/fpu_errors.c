@@ -128,6 +128,35 @@ static void test_loaded(void)
 	__asm__ volatile("fninit");
 }
 
+/* With the exceptions unmasked an engine may do FLDCW otherwise than with them masked, and what
+ * follows again otherwise; it lies beside the control word, so the engine may have looked at both
+ * addresses at once. */
+static void test_masked_again(void)
+{
+	static struct {
+		uint64_t before;
+		uint16_t control;
+		uint64_t after;
+	} at[2];
+
+	for (unsigned n = 0; n < 2; n++)
+		at[n].before = 0x1111 + n, at[n].control = 0x37f, at[n].after = 0x2222 + n;
+	for (unsigned n = 0; n < 2; n++) {
+		uint64_t before, after;
+
+		__asm__ volatile("fninit; fnstcw (%2); andw $0xffdf, (%2); fldcw (%2)\n"
+		                 "jmp 1f\n"
+		                 "1: fldcw 8(%3)\n"
+		                 "mov (%3), %0\n"
+		                 "mov 16(%3), %1\n"
+		                 : "=&r"(before), "=&r"(after)
+		                 : "r"(area), "r"(&at[n])
+		                 : "memory");
+		ok_equal("loaded behind FLDCW", before, 0x1111 + n);
+		ok_equal("  and on its other side", after, 0x2222 + n);
+	}
+}
+
 void guest_run(void)
 {
 	write_cr0((read_cr0() | CR0_MP | CR0_NE) & ~(CR0_EM | CR0_TS));
@@ -136,4 +165,5 @@ void guest_run(void)
 	test_avx();
 	test_x87();
 	test_loaded();
+	test_masked_again();
 }
