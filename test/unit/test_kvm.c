@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+#include "base/loop.h"
 #include "cpu/flags.h"
 #include "device/ioapic.h"
 #include "device/lapic.h"
@@ -209,6 +210,35 @@ static void test_cpuid(void **state)
 	assert_int_equal((uint32_t)c->rdi, leaf1[3]);
 	assert_int_equal((uint32_t)c->rbp, leaf7[1]);
 	assert_int_equal((uint32_t)c->rcx, extended[2]);
+	machine_free(&m);
+}
+
+/* ---- steal time ---- */
+
+GUEST(steals, 32,
+      "mov $0x4b564d03, %ecx; mov $0x30001, %eax; xor %edx, %edx; wrmsr; out %al, $0xf4; hlt");
+
+/* KVM fills the page, and its MSR is part of the state. */
+static void test_steal_time(void **state)
+{
+	struct kvm_machine m;
+	uint32_t leaf[4];
+	struct cpu *c;
+
+	machine_new(&m, IRQCHIP_OWN, 1);
+	c = m.cpu[0];
+	cpuid_query(c, 0x40000001, 0, leaf);
+	if (!(leaf[0] & BIT(5))) {
+		machine_free(&m);
+		print_message("skipped: this KVM has no steal time\n");
+		skip();
+	}
+	LOAD(&m, steals);
+	set_mode32(c);
+	start(&m);
+	assert_int_equal(machine_run(&m, c), EXIT_KICK);
+	m.engine->sync_out(c);
+	assert_int_equal(c->msr.steal_time, 0x30001);
 	machine_free(&m);
 }
 
@@ -769,18 +799,66 @@ static void test_chips(void **state)
 	machine_free(&m);
 }
 
+/* The same of a local APIC, whose state is part of the vCPU's. */
+static void test_lapic(void **state)
+{
+	static const struct lapic_ops ops = { 0 };
+	struct lapic_bus bus;
+	struct lapic lapic;
+	struct loop *loop;
+	struct lapic_state want;
+	struct kvm_machine m;
+	struct cpu *c;
+
+	machine_new(&m, IRQCHIP_KERNEL, 1);
+	c = m.cpu[0];
+	lapic_bus_init(&bus);
+	bus.external = m.engine->vm->irqchip(m.vm);
+	assert_int_equal(loop_new(&loop), 0);
+	lapic_init(&lapic, &bus, 0, loop, &ops, NULL, 2000000000, CPUID_PHYS_BITS);
+	c->lapic = &lapic;
+	want = lapic.s;
+	want.tpr = 0x30;
+	want.svr = 0x1ff;
+	want.ldr = 0x01000000;
+	want.lvt[LVT_LINT1] = 0x400;
+	want.lvt[LVT_TIMER] = 0x10041;
+	want.isr[1] = 0x2;
+	want.irr[2] = 0x10;
+	want.divide = 0xb;
+	lapic_load(&lapic, &want);
+	set_mode32(c);
+	start(&m);
+	m.engine->kick(c);
+	assert_int_equal(machine_run(&m, c), EXIT_KICK);
+	lapic.s = (struct lapic_state){ 0 };
+	m.engine->sync_out(c);
+	assert_int_equal(lapic.s.base_msr, want.base_msr);
+	assert_int_equal(lapic.s.tpr, want.tpr);
+	assert_int_equal(lapic.s.svr, want.svr);
+	assert_int_equal(lapic.s.ldr, want.ldr);
+	assert_int_equal(lapic.s.divide, want.divide);
+	assert_memory_equal(lapic.s.lvt, want.lvt, sizeof(want.lvt));
+	assert_memory_equal(lapic.s.isr, want.isr, sizeof(want.isr));
+	assert_memory_equal(lapic.s.irr, want.irr, sizeof(want.irr));
+	machine_free(&m);
+	lapic_fini(&lapic);
+	loop_free(loop);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_exits),           cmocka_unit_test(test_unfinished),
-		cmocka_unit_test(test_state),           cmocka_unit_test(test_cpuid),
-		cmocka_unit_test(test_recovery),        cmocka_unit_test(test_recovery_fault),
-		cmocka_unit_test(test_cmpxchg16b),      cmocka_unit_test(test_kick_running),
-		cmocka_unit_test(test_kick_halted),     cmocka_unit_test(test_message),
-		cmocka_unit_test(test_route),           cmocka_unit_test(test_doorbells),
-		cmocka_unit_test(test_dirty_bitmap),    cmocka_unit_test(test_dirty_ring),
-		cmocka_unit_test(test_dirty_ring_full), cmocka_unit_test(test_crossing),
-		cmocka_unit_test(test_chips),
+		cmocka_unit_test(test_exits),          cmocka_unit_test(test_unfinished),
+		cmocka_unit_test(test_state),          cmocka_unit_test(test_cpuid),
+		cmocka_unit_test(test_steal_time),     cmocka_unit_test(test_recovery),
+		cmocka_unit_test(test_recovery_fault), cmocka_unit_test(test_cmpxchg16b),
+		cmocka_unit_test(test_kick_running),   cmocka_unit_test(test_kick_halted),
+		cmocka_unit_test(test_message),        cmocka_unit_test(test_route),
+		cmocka_unit_test(test_doorbells),      cmocka_unit_test(test_dirty_bitmap),
+		cmocka_unit_test(test_dirty_ring),     cmocka_unit_test(test_dirty_ring_full),
+		cmocka_unit_test(test_crossing),       cmocka_unit_test(test_chips),
+		cmocka_unit_test(test_lapic),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
