@@ -20,16 +20,36 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define LARGE_PAGE (2 * MiB)
+
+/* Address space for size bytes and a guard page on either side, so that the bytes begin on a large
+ * page: guest and host addresses are then alike in their low bits, without which the host cannot
+ * map one large page by another. Gives the first guard's address, or NULL. */
+static uint8_t *reserve_aligned(uint64_t size)
+{
+	uint64_t span = size + 2 * PAGE_SIZE;
+	uint8_t *all = mmap(NULL, span + LARGE_PAGE, PROT_NONE,
+	                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t skip;
+
+	if (all == MAP_FAILED)
+		return NULL;
+	skip = -((uintptr_t)all + PAGE_SIZE) & (LARGE_PAGE - 1);
+	if (skip)
+		munmap(all, skip);
+	munmap(all + skip + span, LARGE_PAGE - skip);
+	return all + skip;
+}
+
 /* Maps size bytes of fd (or anonymous memory when fd is -1) between two guard pages; NULL on
  * failure. */
 static uint8_t *map_guarded(int fd, uint64_t offset, uint64_t size)
 {
 	int flags = MAP_FIXED | MAP_NORESERVE | (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
 	uint64_t span = size + 2 * PAGE_SIZE;
-	uint8_t *area;
+	uint8_t *area = reserve_aligned(size);
 
-	area = mmap(NULL, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (area == MAP_FAILED)
+	if (!area)
 		return NULL;
 	if (mmap(area + PAGE_SIZE, size, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset) ==
 	    MAP_FAILED) {

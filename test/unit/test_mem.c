@@ -18,6 +18,16 @@ static struct mem *new_mem(uint64_t bytes)
 	return m;
 }
 
+/* As the guest's addresses do, RAM begins on a large page. */
+static void ram_is_aligned(void **state)
+{
+	struct mem *m = new_mem(MEM_HOLE_BASE + MEM_MIN_BYTES);
+
+	assert_int_equal((uintptr_t)m->ram[0] % (2 * MiB), 0);
+	assert_int_equal((uintptr_t)m->ram[1] % (2 * MiB), 0);
+	mem_free(m);
+}
+
 static void sizes_are_checked(void **state)
 {
 	static const uint64_t bad[] = { 0,
@@ -165,6 +175,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sizes_are_checked),
+		cmocka_unit_test(ram_is_aligned),
 		cmocka_unit_test(small_memory_is_one_bank),
 		cmocka_unit_test(memory_above_the_hole),
 		cmocka_unit_test(memory_of_the_largest_size_is_lazy),

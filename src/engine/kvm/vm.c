@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include "mem/mem.h"
 
@@ -148,9 +149,20 @@ int kvm_set_slot(struct engine_vm *vm, unsigned slot, uint32_t flags)
 	return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &r) < 0 ? -errno : 0;
 }
 
+/* Nested paging is a matter of large pages; the host gives them to shared memory if it was asked
+ * and is set to ("advise" in shmem_enabled). */
+static void ask_for_large_pages(const struct mem *m)
+{
+	madvise(m->ram[0], m->ram_low, MADV_HUGEPAGE);
+	if (m->ram[1])
+		madvise(m->ram[1], m->ram_bytes - m->ram_low, MADV_HUGEPAGE);
+}
+
 static int map(struct engine_vm *vm)
 {
 	int rc = 0;
+
+	ask_for_large_pages(vm->mem);
 
 	for (unsigned n = 0; n < vm->mem->nr_banks && !rc; n++)
 		if (!vm->mem->bank[n].readonly || vm->offers.readonly_mem)
