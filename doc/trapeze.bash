@@ -5,12 +5,31 @@ _trapeze_run_options() {
 	"$1" run --help 2>/dev/null | sed -n 's/^  \(-., \)\{0,1\}\(--[a-z-]*\).*/\2/p'
 }
 
+_trapeze_image_verbs() {
+	"$1" image --help 2>/dev/null | sed -n 's/^  \([a-z]*\) .*/\1/p'
+}
+
+_trapeze_image_options() {
+	"$1" image "$2" --help 2>/dev/null | sed -n 's/^  \(-., \)\{0,1\}\(--[a-z-]*\).*/\2/p'
+}
+
+# What follows "trapeze image VERB": options after a dash, files otherwise.
+_trapeze_image_words() {
+	case $3 in
+	--format | -f | --to | -O | --backing-format | -F) echo "raw qcow2" ;;
+	--cluster-size) echo "512B 4K 64K 2M" ;;
+	--refcount-bits) echo "1 2 4 8 16 32 64" ;;
+	--version) echo "2 3" ;;
+	*) [[ $4 != -* ]] || _trapeze_image_options "$1" "$2" ;;
+	esac
+}
+
 _trapeze() {
 	local command=${COMP_WORDS[0]} word=${COMP_WORDS[COMP_CWORD]}
 	local previous=${COMP_WORDS[COMP_CWORD - 1]} words=
 
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		words="run engines info version help"
+		words="run image engines info version help"
 	elif [ "${COMP_WORDS[1]}" = run ]; then
 		case $previous in
 		--engine) words="auto $("$command" engines 2>/dev/null | cut -d ' ' -f 1)" ;;
@@ -23,6 +42,10 @@ _trapeze() {
 		--append | --memory | --vcpus | --timeout | --code-cache) return ;;
 		*) words=$(_trapeze_run_options "$command") ;;
 		esac
+	elif [ "${COMP_WORDS[1]}" = image ] && [ "$COMP_CWORD" -eq 2 ]; then
+		words=$(_trapeze_image_verbs "$command")
+	elif [ "${COMP_WORDS[1]}" = image ]; then
+		words=$(_trapeze_image_words "$command" "${COMP_WORDS[2]}" "$previous" "$word")
 	fi
 	if [ -n "$words" ]; then
 		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")

@@ -13,12 +13,49 @@ _trapeze_serial() {
 		'path:path:(file\: unix\:)'
 }
 
+_trapeze_image() {
+	local -a verbs format qcow2 backing
+	verbs=('create:make an image' 'info:say what an image is' 'check:look for damage and leaks'
+		'convert:copy to an image of another format' 'resize:change the disk'\''s size'
+		'rebase:change the backing file')
+	format=('(-f --format)'{-f,--format}'[format]:format:(raw qcow2)')
+	qcow2=('--cluster-size[unit of allocation]:size:(512B 4K 64K 2M)'
+		'--refcount-bits[width of reference counts]:bits:(1 2 4 8 16 32 64)'
+		'--version[of qcow2]:version:(2 3)'
+		'--lazy-refcounts[others may delay reference counts]')
+	backing=('(-b --backing)'{-b,--backing}'[backing file]:file:_files'
+		'(-F --backing-format)'{-F,--backing-format}'[its format]:format:(raw qcow2)')
+	if ((CURRENT == 3)); then
+		_describe verb verbs
+		return
+	fi
+	local verb=$words[3]
+	shift 2 words
+	((CURRENT -= 2))
+	case $verb in
+	create) _arguments $format $backing $qcow2 ':image:_files' ':size:(1G 10G 100G)' ;;
+	info) _arguments $format '--json[print JSON]' ':image:_files' ;;
+	check) _arguments '(-r --repair)'{-r,--repair}'[give leaks back]' '--json[print JSON]' \
+		':image:_files' ;;
+	convert) _arguments $format '(-O --to)'{-O,--to}'[new format]:format:(raw qcow2)' $qcow2 \
+		':image:_files' ':new image:_files' ;;
+	resize) _arguments $format '--shrink[allow a smaller size]' ':image:_files' ':size:' ;;
+	rebase) _arguments $backing '(-u --unsafe)'{-u,--unsafe}'[change the name only]' \
+		':image:_files' ;;
+	esac
+}
+
 _trapeze() {
 	local -a verbs
-	verbs=('run:run one machine in the foreground' 'engines:list the ways to execute guest code'
+	verbs=('run:run one machine in the foreground' 'image:make and check disk images'
+		'engines:list the ways to execute guest code'
 		'info:tell what this host offers' 'version:print the version' 'help:print a summary')
 	if ((CURRENT == 2)); then
 		_describe verb verbs
+		return
+	fi
+	if [[ $words[2] == image ]]; then
+		_trapeze_image
 		return
 	fi
 	[[ $words[2] == run ]] || return 1

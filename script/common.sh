@@ -7,7 +7,7 @@ build=${TRAPEZE_BUILD:-$root/build}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/trapeze
 
 build_packages=(gcc meson ninja-build pkg-config libzydis-dev libzycore-dev liblz4-dev liblzma-dev
-	libzstd-dev zlib1g-dev libjansson-dev)
+	libzstd-dev zlib1g-dev libjansson-dev liburing-dev)
 guest_packages=(cpio)
 
 say() {
@@ -85,7 +85,7 @@ check_foreign() {
 		command -v "$tool" >/dev/null && continue
 		die "this is not Debian, so please install by hand: gcc, meson, ninja, pkg-config," \
 			"cpio, and the development files of zydis 4, zycore, lz4, lzma, zstd," \
-			"zlib and jansson ($tool is missing)"
+			"zlib, jansson and liburing ($tool is missing)"
 	done
 }
 

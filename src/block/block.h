@@ -48,8 +48,8 @@ struct block_request {
 	void (*done)(struct block_request *r, int rc);
 	void *opaque;
 	/* Of the layers below. */
-	struct block_request *next;
-	uint64_t priv[6];
+	struct block_request *next, *newer, *older;
+	uint64_t sequence;
 };
 
 struct block_options {
@@ -69,6 +69,7 @@ struct block_info {
 	uint32_t cluster; /* unit of allocation, 0 for raw */
 	bool readonly;
 	bool discards;       /* BLOCK_DISCARD gives space back */
+	bool device;         /* the file is a block device of the host */
 	const char *backing; /* the next file of the chain as the image names it, or NULL */
 };
 
@@ -88,7 +89,25 @@ void block_submit(struct block *b, struct block_request *r);
 /* Waits until every request submitted before has called done(). */
 void block_drain(struct block *b);
 
+enum block_content {
+	BLOCK_HOLE, /* nothing is stored, in no file of the chain: reads as zeroes */
+	BLOCK_ZERO, /* stored as zeroes, over what a backing file may have there */
+	BLOCK_DATA,
+};
+
+/*
+ * What is stored at offset, without reading it: *content is true of the *len bytes from there on;
+ * the caller says in *len how far to look at most. Waits for the requests submitted before. 0 or
+ * -errno.
+ */
+int block_map(struct block *b, uint64_t offset, uint64_t *len, enum block_content *content);
+
+/* Grows, with zeroes, or shrinks. Waits for the requests submitted before. 0, or -errno with one
+ * line in err: a device, an image with internal snapshots, no space. */
+int block_resize(struct block *b, uint64_t size, char *err, size_t errlen);
+
 /* For tools: submits and waits. 0 or -errno. Never from done(). */
 int block_read(struct block *b, uint64_t offset, void *buf, uint64_t len);
 int block_write(struct block *b, uint64_t offset, const void *buf, uint64_t len);
+int block_write_zeroes(struct block *b, uint64_t offset, uint64_t len);
 int block_flush(struct block *b);

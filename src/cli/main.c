@@ -17,6 +17,7 @@ static int show_help(int argc, char **argv);
 
 static const struct cli_verb verbs[] = {
 	{ "run", NULL, "run one machine in the foreground", cli_run },
+	{ "image", NULL, "make, describe, check and convert disk images", cli_image },
 	{ "engines", NULL, "list the ways to execute guest code", show_engines },
 	{ "info", NULL, "tell what this host offers, and which engine it gets", cli_info },
 	{ "version", "--version", "print the version", show_version },

@@ -14,6 +14,13 @@ static const struct option_row *find_row(const struct option_row *table, const c
 	for (; table->name; table++) {
 		size_t len = strlen(table->name);
 
+		if (table->name[0] != '-') {
+			*inline_value = word;
+			if (word[0] != '-')
+				return table;
+			continue;
+		}
+		*inline_value = NULL;
 		if (table->letter && !strcmp(word, table->letter))
 			return table;
 		if (strncmp(word, table->name, len))
@@ -105,7 +112,7 @@ int options_parse_number(const struct option_row *row, const char *value, uint64
 static const struct {
 	char letter;
 	unsigned shift;
-} suffixes[] = { { 'K', 10 }, { 'M', 20 }, { 'G', 30 }, { 'T', 40 } };
+} suffixes[] = { { 'B', 0 }, { 'K', 10 }, { 'M', 20 }, { 'G', 30 }, { 'T', 40 } };
 
 int options_parse_bytes(const char *value, uint64_t *out)
 {

@@ -8,7 +8,7 @@
 #include "base/base.h"
 
 struct option_row {
-	const char *name;   /* "--memory" */
+	const char *name;   /* "--memory"; without dashes: takes the words that are no options */
 	const char *letter; /* "-v", or NULL */
 	const char *arg;    /* name of the argument for help, NULL when it takes none */
 	/* Stores into opts; value is NULL when there is no argument. Logs its own one-line error

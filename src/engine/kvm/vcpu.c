@@ -159,6 +159,7 @@ static int run_once(struct kvm_vcpu *k)
 	k->unfinished = false;
 	if (k->vm->irqchip.kind == IRQCHIP_OWN)
 		store_tpr(k, cr8);
+	k->count[KVM_COUNT_KICKS] += rc == -EINTR;
 	if (rc == -EINTR || rc == -EAGAIN) {
 		k->run->exit_reason = KVM_EXIT_INTR;
 		rc = 0;
