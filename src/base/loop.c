@@ -19,12 +19,13 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
+
+#include "base/thread.h"
 
 #define NSEC_PER_SEC 1000000000ull
 #define NEVER        ((uint64_t)INT64_MAX)
@@ -295,21 +296,14 @@ out:
 	return rc;
 }
 
-/* Signals stay with the threads that asked for them. */
 int loop_start(struct loop *l)
 {
-	sigset_t all, before;
 	int rc;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
 	pthread_mutex_lock(&l->lock);
-	rc = -pthread_create(&l->thread, NULL, loop_main, l);
+	rc = thread_start(&l->thread, "loop", loop_main, l);
 	l->started = rc == 0;
 	pthread_mutex_unlock(&l->lock);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (!rc)
-		pthread_setname_np(l->thread, "loop");
 	return rc;
 }
 

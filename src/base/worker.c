@@ -1,6 +1,6 @@
 #include "base/worker.h"
 
-#include <signal.h>
+#include "base/thread.h"
 
 static void *worker_main(void *opaque)
 {
@@ -23,21 +23,6 @@ static void *worker_main(void *opaque)
 	return NULL;
 }
 
-/* Signals stay with the threads that asked for them. */
-static int make_thread(pthread_t *thread, const char *name, void *(*main)(void *), void *opaque)
-{
-	sigset_t all, before;
-	int rc;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = -pthread_create(thread, NULL, main, opaque);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (!rc)
-		pthread_setname_np(*thread, name);
-	return rc;
-}
-
 int worker_start(struct worker *w, const char *name, void (*run)(void *opaque), void *opaque)
 {
 	int rc;
@@ -45,7 +30,7 @@ int worker_start(struct worker *w, const char *name, void (*run)(void *opaque), 
 	*w = (struct worker){ .run = run, .opaque = opaque };
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->cond, NULL);
-	rc = make_thread(&w->thread, name, worker_main, w);
+	rc = thread_start(&w->thread, name, worker_main, w);
 	w->started = !rc;
 	return rc;
 }

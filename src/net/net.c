@@ -13,13 +13,13 @@
  */
 #include <assert.h>
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "net/net_private.h"
 
 #define DEFAULT_MTU 1500
@@ -337,19 +337,13 @@ void net_close(struct net *n)
 
 int net_attach(struct net *n, const struct net_card_ops *ops, void *card)
 {
-	sigset_t all, before;
 	int rc;
 
 	assert(!n->card_ops);
 	n->card_ops = ops;
 	n->card = card;
-	sigfillset(&all); /* signals stay with the threads that asked for them */
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = -pthread_create(&n->thread, NULL, net_main, n);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	rc = thread_start(&n->thread, n->ops->name, net_main, n);
 	n->started = !rc;
-	if (!rc)
-		pthread_setname_np(n->thread, n->ops->name);
 	return rc;
 }
 

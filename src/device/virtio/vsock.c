@@ -7,12 +7,12 @@
 #include "device/virtio/vsock.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "device/virtio/vsock_mux.h"
 
 #define ID_SOCKET               19
@@ -234,21 +234,6 @@ static const struct virtio_ops vsock_ops = {
 	.free = free_vsock,
 };
 
-static int start_thread(struct vsock *s)
-{
-	sigset_t all, before;
-	int rc;
-
-	sigfillset(&all); /* signals stay with the threads that asked for them */
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = -pthread_create(&s->thread, NULL, vsock_main, s);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	s->has_thread = !rc;
-	if (!rc)
-		pthread_setname_np(s->thread, "vsock streams");
-	return rc;
-}
-
 int virtio_vsock_add(struct pci_host *host, struct bus *bus, struct mem *mem,
                      const struct vsock_options *options, char *err, size_t errlen)
 {
@@ -278,5 +263,7 @@ int virtio_vsock_add(struct pci_host *host, struct bus *bus, struct mem *mem,
 		free_vsock(s);
 		return rc;
 	}
-	return start_thread(s);
+	rc = thread_start(&s->thread, "vsock streams", vsock_main, s);
+	s->has_thread = !rc;
+	return rc;
 }
