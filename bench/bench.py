@@ -9,6 +9,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "script"))  # guest_image
 
+import exits  # noqa: E402
 import interpreter  # noqa: E402
 import suite  # noqa: E402
 
@@ -34,6 +35,8 @@ def arguments():
     parser.add_argument("--json", metavar="FILE", help="write the results there, too")
     parser.add_argument("--loop-mix", action="store_true",
                         help="the interpreter's loop mix and boot instead")
+    parser.add_argument("--exits", action="store_true",
+                        help="the cost of exits and of starting on KVM instead, against QEMU on KVM")
     args = parser.parse_args()
     args.trapeze = str(args.build / "src" / "cli" / "trapeze")
     return args
@@ -42,6 +45,9 @@ def arguments():
 def main():
     args = arguments()
     print(f"on {os.cpu_count()} CPUs")
+    if args.exits:
+        exits.run_all(args)
+        return
     if args.loop_mix:
         interpreter.run_all(args)
         return

@@ -1,6 +1,6 @@
 /*
  * Multiboot v1 entry of the benchmark guest: from 32-bit protected mode to 64-bit code with the first
- * GiB mapped by one page, then bench_main(), whose result goes to the exit port.
+ * 64 MiB mapped by 2 MiB pages, then bench_main(), whose result goes to the exit port.
  */
 	.set MAGIC, 0x1badb002
 	.text
@@ -11,7 +11,14 @@
 start:
 	movl $stack_top, %esp
 	movl $pdpt + 3, pml4
-	movl $0x83, pdpt            /* 1 GiB page: present, writable, PS */
+	movl $directory + 3, pdpt
+	movl $0x83, %eax            /* 2 MiB pages: present, writable, PS */
+	xorl %ecx, %ecx
+1:	movl %eax, directory(,%ecx,8)
+	addl $0x200000, %eax
+	incl %ecx
+	cmpl $32, %ecx
+	jb 1b
 	movl $pml4, %eax
 	movl %eax, %cr3
 	movl %cr4, %eax
@@ -50,7 +57,9 @@ gdt_pointer:
 	.bss
 	.align 4096
 pml4:	.skip 4096
+	.globl pdpt
 pdpt:	.skip 4096
+directory:	.skip 4096
 	.skip 65536
 stack_top:
 

@@ -29,11 +29,13 @@ _trapeze() {
 	local previous=${COMP_WORDS[COMP_CWORD - 1]} words=
 
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		words="run image engines version help"
+		words="run image engines info version help"
 	elif [ "${COMP_WORDS[1]}" = run ]; then
 		case $previous in
 		--engine) words="auto $("$command" engines 2>/dev/null | cut -d ' ' -f 1)" ;;
 		--check) words="interp" ;;
+		--cpu) words="host x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4" ;;
+		--irqchip) words="auto kernel split own" ;;
 		--serial | --console) words="stdio file: unix: pty none" ;;
 		--decompress) words="host guest" ;;
 		--watchdog) words="reset poweroff pause" ;;

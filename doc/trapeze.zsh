@@ -49,7 +49,7 @@ _trapeze() {
 	local -a verbs
 	verbs=('run:run one machine in the foreground' 'image:make and check disk images'
 		'engines:list the ways to execute guest code'
-		'version:print the version' 'help:print a summary')
+		'info:tell what this host offers' 'version:print the version' 'help:print a summary')
 	if ((CURRENT == 2)); then
 		_describe verb verbs
 		return
@@ -66,6 +66,8 @@ _trapeze() {
 		'--memory[guest RAM]:size:(128M 512M 2G 6G)' \
 		'--vcpus[virtual CPUs]:number:(1 2 4 8 16)' \
 		'--engine[how to execute guest code]:engine:_trapeze_engines' \
+		'--cpu[what CPUID shows]:model:(host x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4)' \
+		'--irqchip[where interrupt controllers are]:where:(auto kernel split own)' \
 		'--code-cache[room for translated code]:size:(16M 64M 256M)' \
 		'--trace[write translated code]:file:_files' \
 		'--perf-map[name translated code for perf]' \

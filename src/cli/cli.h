@@ -22,4 +22,5 @@ struct cli_verb {
 };
 
 int cli_run(int argc, char **argv);
+int cli_info(int argc, char **argv);
 int cli_image(int argc, char **argv);

@@ -19,6 +19,7 @@ static const struct cli_verb verbs[] = {
 	{ "run", NULL, "run one machine in the foreground", cli_run },
 	{ "image", NULL, "make, describe, check and convert disk images", cli_image },
 	{ "engines", NULL, "list the ways to execute guest code", show_engines },
+	{ "info", NULL, "tell what this host offers, and which engine it gets", cli_info },
 	{ "version", "--version", "print the version", show_version },
 	{ "help", "--help", "print this text", show_help },
 };
@@ -32,12 +33,24 @@ static int refuse_arguments(int argc, char **argv)
 	return CLI_ERROR;
 }
 
+static void print_engine(const struct engine_ops *e, const char *but)
+{
+	printf("%-8s %s%s%s\n", e->name, e->what, *but ? "; " : "", but);
+}
+
+/* The one that auto takes comes first. */
 static int show_engines(int argc, char **argv)
 {
+	const struct engine_ops *first;
+	char why[256];
+
 	if (refuse_arguments(argc, argv))
 		return CLI_ERROR;
+	first = engine_auto(why, sizeof(why));
+	print_engine(first, "");
 	for (const struct engine_ops *const *e = engine_table; *e; e++)
-		printf("%-8s %s\n", (*e)->name, (*e)->what);
+		if (*e != first)
+			print_engine(*e, *e == &engine_kvm ? why : "");
 	return CLI_OK;
 }
 

@@ -137,10 +137,37 @@ static int parse_engine(void *opts, const struct option_row *row, const char *va
 {
 	struct run_options *o = opts;
 
-	o->vm.engine = strcmp(value, "auto") ? engine_find(value) : engine_auto();
-	if (o->vm.engine)
+	o->vm.engine = engine_find(value);
+	if (o->vm.engine || !strcmp(value, "auto"))
 		return 0;
 	log_error("%s %s: no such engine ('trapeze engines' lists them)", row->name, value);
+	return -EINVAL;
+}
+
+static int parse_cpu(void *opts, const struct option_row *row, const char *value)
+{
+	((struct run_options *)opts)->vm.cpu = value;
+	return 0;
+}
+
+static int parse_irqchip(void *opts, const struct option_row *row, const char *value)
+{
+	static const char *const name[IRQCHIP_KINDS] = {
+		[IRQCHIP_OWN] = "own",
+		[IRQCHIP_SPLIT] = "split",
+		[IRQCHIP_KERNEL] = "kernel",
+	};
+	struct engine_options *o = &((struct run_options *)opts)->vm.engine_options;
+
+	o->irqchip_any = !strcmp(value, "auto");
+	for (unsigned n = 0; n < IRQCHIP_KINDS && !o->irqchip_any; n++)
+		if (!strcmp(value, name[n])) {
+			o->irqchip = (enum irqchip_kind)n;
+			return 0;
+		}
+	if (o->irqchip_any)
+		return 0;
+	log_error("%s %s: not one of auto, kernel, split, own", row->name, value);
 	return -EINVAL;
 }
 
@@ -334,8 +361,14 @@ static const struct option_row run_table[] = {
 	{ "--memory", NULL, "SIZE", parse_memory, "guest RAM, with K, M or G (default 512M)" },
 	{ "--vcpus", NULL, "N", parse_vcpus, "virtual CPUs, 1 to 16 (default 1)" },
 	{ "--engine", NULL, "NAME", parse_engine,
-	  "how to execute guest code: auto (default), bt or\n"
-	  "interp ('trapeze engines' says more)" },
+	  "how to execute guest code: auto (default), bt,\n"
+	  "interp or kvm ('trapeze engines' says more)" },
+	{ "--cpu", NULL, "MODEL", parse_cpu,
+	  "what CPUID shows: host (default), or x86-64-v1 to\n"
+	  "x86-64-v4 with the features of that level" },
+	{ "--irqchip", NULL, "WHERE", parse_irqchip,
+	  "where engine kvm has interrupt controllers: auto\n"
+	  "(default), kernel, split or own" },
 	{ "--code-cache", NULL, "SIZE", parse_code_cache,
 	  "room for translated code, for all vCPUs together\n"
 	  "(default 64M)" },
@@ -426,7 +459,7 @@ static int check_balloon(const struct vm_config *vm)
 int run_parse(struct run_options *opts, int argc, char **argv)
 {
 	*opts = (struct run_options){
-		.vm = { .memory = DEFAULT_MEMORY, .vcpus = 1, .engine = engine_auto() },
+		.vm = { .memory = DEFAULT_MEMORY, .vcpus = 1, .engine_options.irqchip_any = true },
 		.serial = "stdio",
 	};
 	if (options_parse(run_table, opts, argc, argv))
@@ -437,6 +470,8 @@ int run_parse(struct run_options *opts, int argc, char **argv)
 	}
 	if (check_stdio(opts) || check_balloon(&opts->vm))
 		return -EINVAL;
+	if (!opts->vm.engine && !opts->help)
+		opts->vm.engine = engine_auto(NULL, 0);
 	return opts->vm.engine_options.check ? check_check(&opts->vm) : 0;
 }
 

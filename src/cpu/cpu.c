@@ -101,6 +101,38 @@ void cpu_reset(struct cpu *c)
 	reset_msrs(c);
 }
 
+void cpu_copy_state(struct cpu *to, const struct cpu *from)
+{
+	memcpy(to->gpr, from->gpr, sizeof(to->gpr));
+	to->flag_res = from->flag_res;
+	to->flag_aux = from->flag_aux;
+	to->cpl = from->cpl;
+	to->shadow = from->shadow;
+	to->rflags = from->rflags;
+	to->attention = from->attention & ~(ATTN_KICK | ATTN_CODE);
+	to->pkru = from->pkru;
+	memcpy(to->seg, from->seg, sizeof(to->seg));
+	to->gdtr = from->gdtr;
+	to->idtr = from->idtr;
+	to->cr0 = from->cr0;
+	to->cr2 = from->cr2;
+	to->cr3 = from->cr3;
+	to->cr4 = from->cr4;
+	to->efer = from->efer;
+	to->xcr0 = from->xcr0;
+	memcpy(to->pdpte, from->pdpte, sizeof(to->pdpte));
+	memcpy(to->dr, from->dr, sizeof(to->dr));
+	to->dr6 = from->dr6;
+	to->dr7 = from->dr7;
+	to->msr = from->msr;
+	to->fpu = from->fpu;
+	to->fpu_wide = from->fpu_wide;
+	to->mp_state = from->mp_state;
+	to->sipi_vector = from->sipi_vector;
+	to->nmi_masked = from->nmi_masked;
+	to->event = from->event;
+}
+
 uint64_t cpu_get_rflags(const struct cpu *c)
 {
 	return c->rflags | flags_get_arith(c);

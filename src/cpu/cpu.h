@@ -105,10 +105,11 @@ struct dtable {
 #define EFER_NXE   BIT(11)
 #define EFER_FFXSR BIT(14)
 
-#define XCR0_X87  BIT(0)
-#define XCR0_SSE  BIT(1)
-#define XCR0_AVX  BIT(2)
-#define XCR0_PKRU BIT(9)
+#define XCR0_X87    BIT(0)
+#define XCR0_SSE    BIT(1)
+#define XCR0_AVX    BIT(2)
+#define XCR0_AVX512 (7ull << 5) /* opmasks, upper halves of ZMM0-15, ZMM16-31 */
+#define XCR0_PKRU   BIT(9)
 
 /* Vectors, SDM 3A table 6-1. */
 enum {
@@ -140,6 +141,9 @@ enum {
 #define ATTN_SIPI BIT(3) /* cpu.sipi_vector is valid */
 #define ATTN_KICK BIT(4) /* return EXIT_KICK to the monitor */
 #define ATTN_CODE BIT(5) /* translated code has been written; the translator's own */
+#define ATTN_EVENT                                                                     \
+	BIT(6) /* cpu.event is on its way: an engine was stopped while it delivered it \
+	        */
 
 enum mp_state { MP_RUNNABLE, MP_HALTED, MP_WAIT_SIPI };
 
@@ -156,6 +160,11 @@ enum cpu_mode { MODE_16, MODE_32, MODE_64, MODE_COUNT };
 struct fpu {
 	_Alignas(64) uint8_t area[FPU_BYTES];
 };
+/* What AVX-512 adds, in the order of its components 5, 6 and 7. Only an engine that runs the guest
+ * on the CPU itself has it. */
+struct fpu_wide {
+	uint8_t opmask[64], upper[512], high[1024];
+};
 
 struct cpu_msrs {
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
@@ -165,6 +174,7 @@ struct cpu_msrs {
 	uint64_t mcg_status, mcg_ctl, bios_sign_id, debugctl;
 	int64_t tsc_offset; /* guest TSC = host TSC + this */
 	uint64_t tsc_adjust;
+	uint64_t steal_time; /* KVM's MSR for it; an engine that fills the page keeps it */
 };
 
 struct cpuid_model; /* cpu/cpuid.h */
@@ -172,7 +182,10 @@ struct tlb_entry;   /* mmu/mmu.h */
 struct mmu;
 struct interp; /* interp/interp.h */
 struct bt;
+struct kvm_vcpu;  /* engine/kvm/kvm.h */
+struct engine_vm; /* engine/engine.h */
 struct insn;
+struct lapic;
 struct mem;
 struct engine_options;
 struct cpu;
@@ -223,6 +236,7 @@ struct cpu {
 	uint64_t dr[4], dr6, dr7;
 	struct cpu_msrs msr;
 	struct fpu fpu;
+	struct fpu_wide fpu_wide;
 
 	enum mp_state mp_state;
 	uint8_t sipi_vector;
@@ -237,11 +251,19 @@ struct cpu {
 	struct {
 		uint8_t *host; /* NULL: none */
 		unsigned len;
-	} wrote;           /* a store through mmu_host() into a page with watched code */
+	} wrote; /* a store through mmu_host() into a page with watched code */
+	/* With ATTN_EVENT: what is delivered before the next instruction. */
+	struct cpu_event {
+		uint8_t vector;
+		bool external; /* an interrupt or NMI; else an exception */
+		bool has_error;
+		uint32_t error;
+	} event;
 	int delivering;    /* vector being delivered, -1 when none: decides double faults */
 	struct exit *exit; /* where the engine wants the exit written that ends run() */
 
-	unsigned id; /* APIC id */
+	unsigned id;         /* APIC id */
+	struct lapic *lapic; /* device/lapic.h; NULL without a board */
 	const struct cpuid_model *cpuid;
 	const struct cpu_ops *ops;
 	const struct engine_options *options; /* engine/engine.h; NULL: none */
@@ -251,7 +273,9 @@ struct cpu {
 	struct mmu *mmu;
 	struct interp *interp;
 	struct bt *bt; /* engine/bt/bt.h */
-	void *jmp[5];  /* __builtin_setjmp buffer of the run loop */
+	struct kvm_vcpu *kvm;
+	struct engine_vm *engine_vm; /* what the engine holds for the machine, or NULL */
+	void *jmp[5];                /* __builtin_setjmp buffer of the run loop */
 	struct cpu_stats stats;
 };
 
@@ -267,6 +291,10 @@ void cpu_init_signal(struct cpu *c);
 /* All of RFLAGS, arithmetic flags included; set takes every bit as given (bit 1 forced). */
 uint64_t cpu_get_rflags(const struct cpu *c);
 void cpu_set_rflags(struct cpu *c, uint64_t value);
+
+/* All that the guest can see of a vCPU, and nothing of its engine or machine: from one to another,
+ * neither of which runs. The caller flushes what was derived from the old state. */
+void cpu_copy_state(struct cpu *to, const struct cpu *from);
 
 /* Recomputes cpl-independent derived state (mode, flat) after CS, DS, ES, SS, CR0 or EFER changed.
  */

@@ -22,9 +22,11 @@
 #define MAX_VCPUS 256
 
 #define LEAF1_ECX_OSXSAVE   BIT(27)
+#define LEAF1_ECX_XSAVE     BIT(26)
 #define LEAF1_EDX_HTT       BIT(28)
 #define LEAF1_ECX_AVX       BIT(28)
 #define LEAF7_EBX_AVX512F   BIT(16)
+#define LEAF7_ECX_PKU       BIT(3)
 #define LEAF7_ECX_OSPKE     BIT(4)
 #define EXT1_ECX_CMP_LEGACY BIT(1)
 
@@ -35,7 +37,18 @@
 #define KVM_TIME_LEAF    0x40000010u
 #define KVM_CLOCKSOURCE  BIT(0)
 #define KVM_CLOCKSOURCE2 BIT(3)
+#define KVM_STEAL_TIME   BIT(5)
 #define KVM_CLOCK_STABLE BIT(24)
+
+/*
+ * IA32_ARCH_CAPABILITIES (SDM 4): no guest instruction runs speculatively on guest-chosen paths,
+ * for the interpreter runs none of them. RDCL_NO, IBRS_ALL, SKIP_L1DFL, SSB_NO, MDS_NO,
+ * IF_PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO,
+ * ITS_NO.
+ */
+#define ARCH_CAPABILITIES                                                                   \
+	(BIT(0) | BIT(1) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(8) | BIT(13) | BIT(14) | \
+	 BIT(15) | BIT(20) | BIT(24) | BIT(26) | BIT(27) | BIT(62))
 
 void cpuid_host(uint32_t leaf, uint32_t sub, uint32_t r[4])
 {
@@ -80,7 +93,7 @@ static uint32_t *add_features(struct cpuid_model *m, uint32_t leaf, uint32_t sub
 	uint32_t *r = add_leaf(m, leaf, sub);
 
 	for (unsigned reg = EAX; reg <= EDX; reg++)
-		r[reg] = cpuid_features(leaf, sub, reg, m->amd);
+		r[reg] = cpuid_features(m, leaf, sub, reg);
 	return r;
 }
 
@@ -104,7 +117,9 @@ static uint32_t signature(const struct cpuid_model *m)
 
 	cpuid_host(1, 0, host);
 	cpuid_host(7, 0, features);
-	return !m->amd && features[EBX] & LEAF7_EBX_AVX512F ? SKYLAKE : host[EAX];
+	if (m->amd || !(features[EBX] & LEAF7_EBX_AVX512F))
+		return host[EAX];
+	return cpuid_features(m, 7, 0, EBX) & LEAF7_EBX_AVX512F ? host[EAX] : SKYLAKE;
 }
 
 static void add_basic(struct cpuid_model *m)
@@ -158,9 +173,15 @@ static void add_topology(struct cpuid_model *m)
 
 static uint64_t xcr0_supported(const struct cpuid_model *m)
 {
-	bool avx = find_leaf(m, 1, 0)[ECX] & LEAF1_ECX_AVX;
+	uint64_t xcr0 = XCR0_X87 | XCR0_SSE;
 
-	return XCR0_X87 | XCR0_SSE | (avx ? XCR0_AVX : 0) | XCR0_PKRU;
+	if (find_leaf(m, 1, 0)[ECX] & LEAF1_ECX_AVX)
+		xcr0 |= XCR0_AVX;
+	if (find_leaf(m, 7, 0)[ECX] & LEAF7_ECX_PKU)
+		xcr0 |= XCR0_PKRU;
+	if (find_leaf(m, 7, 0)[EBX] & LEAF7_EBX_AVX512F)
+		xcr0 |= XCR0_AVX512;
+	return xcr0;
 }
 
 /* Bytes of the XSAVE area for the components in mask, standard or compacted (SDM 1 13.4.3). */
@@ -177,11 +198,36 @@ static uint32_t xsave_size(uint64_t mask, bool compacted)
 	return end;
 }
 
+/* The CPU itself lays out the area of a guest that it runs. */
+static void add_xsave_offered(struct cpuid_model *m, uint64_t xcr0)
+{
+	uint32_t end = XSAVE_EXTENDED, *top = add_values(m, 0xd, 0, (uint32_t)xcr0, 0, 0, 0);
+
+	add_features(m, 0xd, 1);
+	for (unsigned bit = 2; bit < 32; bit++) {
+		uint32_t r[4];
+
+		if (!(xcr0 & BIT(bit)))
+			continue;
+		cpuid_offered(m->offer, 0xd, bit, r);
+		add_values(m, 0xd, bit, r[EAX], r[EBX], r[ECX], 0);
+		if (r[EAX] + r[EBX] > end)
+			end = r[EAX] + r[EBX];
+	}
+	top[EBX] = top[ECX] = end;
+}
+
 static void add_xsave(struct cpuid_model *m)
 {
 	uint64_t xcr0 = xcr0_supported(m);
 	uint32_t end = xsave_size(xcr0, false);
 
+	if (!(find_leaf(m, 1, 0)[ECX] & LEAF1_ECX_XSAVE))
+		return;
+	if (m->offer) {
+		add_xsave_offered(m, xcr0);
+		return;
+	}
 	add_values(m, 0xd, 0, (uint32_t)xcr0, end, end, 0);
 	add_features(m, 0xd, 1);
 	for (size_t n = 0; n < ARRAY_SIZE(xsave_components); n++) {
@@ -209,6 +255,8 @@ static void add_hypervisor(struct cpuid_model *m)
 	memcpy(&r[EBX], "KVMKVMKVM\0\0\0", 12);
 	r = add_leaf(m, KVM_LEAF + 1, 0);
 	r[EAX] = KVM_CLOCKSOURCE | KVM_CLOCKSOURCE2 | KVM_CLOCK_STABLE;
+	if (m->level == LEVEL_HOST && m->offer && m->offer->steal_time)
+		r[EAX] |= KVM_STEAL_TIME;
 }
 
 static void add_extended(struct cpuid_model *m)
@@ -243,7 +291,7 @@ static void add_amd(struct cpuid_model *m)
 	add_features(m, 0x80000021, 0);
 }
 
-static void build_host(struct cpuid_model *m)
+static void build_leaves(struct cpuid_model *m)
 {
 	add_basic(m);
 	if (!m->amd)
@@ -272,23 +320,50 @@ static bool host_is_amd(void)
 /* Names that --cpu knows. */
 static const struct {
 	const char *name;
-	void (*build)(struct cpuid_model *m);
+	enum cpuid_level level;
 } models[] = {
-	{ "host", build_host },
+	{ "host", LEVEL_HOST },    { "x86-64-v1", LEVEL_V1 }, { "x86-64-v2", LEVEL_V2 },
+	{ "x86-64-v3", LEVEL_V3 }, { "x86-64-v4", LEVEL_V4 },
 };
 
-int cpuid_model_new(struct cpuid_model **out, const char *name, unsigned vcpus, uint64_t tsc_hz,
-                    char *err, size_t err_size)
+const char *cpuid_model_name(unsigned n)
+{
+	return n < ARRAY_SIZE(models) ? models[n].name : NULL;
+}
+
+static int unknown_name(const char *name, char *err, size_t err_size)
+{
+	size_t len =
+	        (size_t)snprintf(err, err_size, "CPU model \"%s\" is unknown; there are", name);
+
+	for (size_t n = 0; n < ARRAY_SIZE(models) && len < err_size; n++)
+		len += (size_t)snprintf(err + len, err_size - len, "%s %s", n ? "," : "",
+		                        models[n].name);
+	return -EINVAL;
+}
+
+static int check_features(const struct cpuid_model *m, const char *name, char *err, size_t err_size)
+{
+	char missing[256];
+
+	if (!cpuid_missing(m, missing, sizeof(missing)))
+		return 0;
+	snprintf(err, err_size, "CPU model \"%s\": %s %s not %s", name,
+	         m->offer ? m->offer->engine : "software", "has", missing);
+	return -ENOTSUP;
+}
+
+int cpuid_model_new(struct cpuid_model **out, const char *name, const struct cpuid_offer *offer,
+                    unsigned vcpus, uint64_t tsc_hz, char *err, size_t err_size)
 {
 	struct cpuid_model *m;
 	size_t n = 0;
+	int rc;
 
 	while (n < ARRAY_SIZE(models) && strcmp(models[n].name, name))
 		n++;
-	if (n == ARRAY_SIZE(models)) {
-		snprintf(err, err_size, "CPU model \"%s\" is unknown; there is \"host\"", name);
-		return -EINVAL;
-	}
+	if (n == ARRAY_SIZE(models))
+		return unknown_name(name, err, err_size);
 	if (vcpus < 1 || vcpus > MAX_VCPUS) {
 		snprintf(err, err_size, "%u vCPUs: a CPU model has 1 to %d", vcpus, MAX_VCPUS);
 		return -EINVAL;
@@ -299,11 +374,20 @@ int cpuid_model_new(struct cpuid_model **out, const char *name, unsigned vcpus, 
 		return -ENOMEM;
 	}
 	m->amd = host_is_amd();
+	m->level = models[n].level;
+	m->offer = offer;
+	m->arch_capabilities = offer ? offer->arch_capabilities : ARCH_CAPABILITIES;
 	m->vcpus = vcpus;
 	m->tsc_hz = tsc_hz;
 	while ((1u << m->id_bits) < vcpus)
 		m->id_bits++;
-	models[n].build(m);
+	rc = check_features(m, name, err, err_size);
+	if (rc) {
+		cpuid_model_free(m);
+		return rc;
+	}
+	build_leaves(m);
+	m->offer = NULL;
 	*out = m;
 	return 0;
 }
@@ -342,15 +426,14 @@ static void add_state(const struct cpu *c, uint32_t leaf, uint32_t sub, uint32_t
 	}
 }
 
-/* Leaves whose answer depends on ECX; the others ignore it. */
-static bool has_subleaves(uint32_t leaf)
+bool cpuid_has_subleaves(uint32_t leaf)
 {
 	return leaf == 4 || leaf == 7 || leaf == 0xb || leaf == 0xd || leaf == 0x8000001d;
 }
 
 void cpuid_query(const struct cpu *c, uint32_t leaf, uint32_t sub, uint32_t out[4])
 {
-	uint32_t wanted = has_subleaves(leaf) ? sub : 0;
+	uint32_t wanted = cpuid_has_subleaves(leaf) ? sub : 0;
 	const uint32_t *r = find_leaf(c->cpuid, leaf, wanted);
 
 	if (!r) {
@@ -364,6 +447,24 @@ void cpuid_query(const struct cpu *c, uint32_t leaf, uint32_t sub, uint32_t out[
 	}
 	memcpy(out, r, 4 * sizeof(*out));
 	add_state(c, leaf, sub, out);
+}
+
+unsigned cpuid_count(const struct cpuid_model *m)
+{
+	return m->nr;
+}
+
+struct cpuid_leaf cpuid_leaf_of(const struct cpu *c, unsigned n)
+{
+	struct cpuid_leaf l = c->cpuid->leaf[n];
+
+	add_state(c, l.leaf, l.sub, l.r);
+	return l;
+}
+
+uint64_t cpuid_arch_capabilities(const struct cpuid_model *m)
+{
+	return m ? m->arch_capabilities : 0;
 }
 
 bool cpuid_is_amd(const struct cpuid_model *m)

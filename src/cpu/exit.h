@@ -16,6 +16,7 @@ enum exit_reason {
 	            */
 	EXIT_INTACK, /* .vector: the interrupt to deliver, or -1 */
 	EXIT_TPR,    /* .tpr: CR8 */
+	EXIT_EOI, /* .vector: a level-triggered interrupt ended at a local APIC that is not ours */
 	/* Returned from run(). */
 	EXIT_KICK,     /* somebody asked through kick() */
 	EXIT_HLT,      /* HLT or MWAIT with nothing pending */

@@ -124,6 +124,11 @@ static enum msr_result write_efer(struct cpu *c, uint32_t index, uint64_t value)
 	return MSR_PAGING;
 }
 
+static uint64_t read_arch_capabilities(struct cpu *c, uint32_t index)
+{
+	return cpuid_arch_capabilities(c->cpuid);
+}
+
 static uint64_t read_microcode(struct cpu *c, uint32_t index)
 {
 	return cpuid_microcode(c->cpuid);
@@ -152,16 +157,6 @@ static enum msr_result write_ignored(struct cpu *c, uint32_t index, uint64_t val
 #define VM_CR_LOCKED  0x18       /* SVMDIS and LOCK */
 #define CPPC_LEVELS   0x64646464 /* highest, nominal, lowest of any use, lowest: all the same */
 
-/*
- * IA32_ARCH_CAPABILITIES (SDM 4): no guest instruction runs speculatively on guest-chosen paths,
- * for the interpreter runs none of them. RDCL_NO, IBRS_ALL, SKIP_L1DFL, SSB_NO, MDS_NO,
- * IF_PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO,
- * ITS_NO.
- */
-#define ARCH_CAPS                                                                           \
-	(BIT(0) | BIT(1) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(8) | BIT(13) | BIT(14) | \
-	 BIT(15) | BIT(20) | BIT(24) | BIT(26) | BIT(27) | BIT(62))
-
 /* Sorted by index; find_row() bisects. */
 static const struct msr_row msr_table[] = {
 	{ 0x10, 1, "TSC", .kind = CUSTOM, .read = read_tsc, .write = write_tsc },
@@ -177,7 +172,8 @@ static const struct msr_row msr_table[] = {
 	{ 0x8b, 1, "BIOS_SIGN_ID", .kind = CUSTOM, .read = read_microcode, .write = write_ignored },
 	{ 0xce, 1, "PLATFORM_INFO", .kind = CUSTOM, .vendor = INTEL, .read = read_platform_info },
 	{ 0xfe, 1, "MTRRCAP", .kind = RDONLY, .value = MTRR_CAP },
-	{ 0x10a, 1, "ARCH_CAPABILITIES", .kind = RDONLY, .vendor = INTEL, .value = ARCH_CAPS },
+	{ 0x10a, 1, "ARCH_CAPABILITIES", .kind = CUSTOM, .vendor = INTEL,
+	  .read = read_arch_capabilities },
 	{ 0x10b, 1, "FLUSH_CMD", .kind = COMMAND, .mask = 1 },
 	{ 0x140, 1, "MISC_FEATURES_ENABLES", .kind = FIXED, .vendor = INTEL },
 	{ 0x174, 1, "SYSENTER_CS", .kind = FIELD, CPU(msr.sysenter_cs), .mask = ALL_BITS },

@@ -15,6 +15,9 @@ enum { REG_ID, REG_VERSION, REG_ARBITRATION, REG_REDIR = 0x10 };
 
 #define VERSION ((IOAPIC_PINS - 1) << 16 | 0x20)
 
+#define MSI_BASE   0xfee00000ull
+#define MSI_ASSERT BIT(14)
+
 #define REDIR_LOGICAL    BIT(11)
 #define REDIR_STATUS     BIT(12)
 #define REDIR_REMOTE_IRR BIT(14)
@@ -22,6 +25,20 @@ enum { REG_ID, REG_VERSION, REG_ARBITRATION, REG_REDIR = 0x10 };
 #define REDIR_MASKED     BIT(16)
 #define REDIR_READ_ONLY  (REDIR_STATUS | REDIR_REMOTE_IRR)
 #define REDIR_WRITABLE   (0xff0000000001ffffull & ~REDIR_READ_ONLY)
+
+/* Local APICs in the host's kernel are told what a pin would send. */
+static void tell_pin(struct ioapic *io, unsigned pin)
+{
+	const struct irqchip *chip = io->lapics->external;
+	uint64_t redir = io->s.redir[pin];
+
+	if (!chip || chip->kind != IRQCHIP_SPLIT)
+		return;
+	chip->ops->set_pin(chip->opaque, pin,
+	                   MSI_BASE | (redir >> 56) << 12 | (redir & REDIR_LOGICAL ? BIT(2) : 0),
+	                   (uint32_t)(redir & (0x7ff | REDIR_LEVEL)) | MSI_ASSERT,
+	                   redir & REDIR_MASKED);
+}
 
 static bool send_message(struct ioapic *io, uint64_t redir)
 {
@@ -114,6 +131,7 @@ static void write_redir(struct ioapic *io, unsigned pin, bool high, uint32_t val
 	/* Edges have no remote IRR; Linux clears a stuck one by this. */
 	if (!(*redir & REDIR_LEVEL))
 		*redir &= ~REDIR_REMOTE_IRR;
+	tell_pin(io, pin);
 	sample_level(io, pin);
 }
 
@@ -160,8 +178,10 @@ void ioapic_reset(struct ioapic *io)
 	uint8_t id = io->s.id;
 
 	io->s = (struct ioapic_state){ .lines = lines, .id = id };
-	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
 		io->s.redir[pin] = REDIR_MASKED;
+		tell_pin(io, pin);
+	}
 }
 
 void ioapic_init(struct ioapic *io, struct lapic_bus *lapics, uint8_t id)

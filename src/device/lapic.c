@@ -374,6 +374,7 @@ void lapic_reset(struct lapic *l)
 	pthread_mutex_lock(&l->lock);
 	l->s.base_msr = LAPIC_DEFAULT_BASE | APIC_BASE_EN | (l->id == 0 ? APIC_BASE_BSP : 0);
 	lapic_reset_locked(l);
+	l->loaded = true;
 	/* Machines start in the virtual wire mode that firmware sets up: the PIC reaches the first
 	 * CPU through LINT0 (MultiProcessor Specification 3.6.2.2). */
 	if (l->id == 0)

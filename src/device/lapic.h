@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include "base/base.h"
 #include "base/loop.h"
+#include "bus/irqchip.h"
 
 #define LAPIC_DEFAULT_BASE 0xfee00000ull
 #define LAPIC_BUS_MAX      255
@@ -57,6 +58,9 @@ struct lapic_bus {
 	unsigned nr;
 	void (*eoi)(void *opaque, uint8_t vector); /* a level-triggered vector ended; may be NULL */
 	void *eoi_opaque;
+	/* The local APICs that are on the bus are not ours but the host kernel's; ours only hold
+	 * state while the machine stands still. NULL: ours. */
+	const struct irqchip *external;
 };
 
 struct lapic_ops {
@@ -93,6 +97,7 @@ struct lapic {
 	void *vcpu;
 	uint32_t id;
 	uint64_t tsc_hz;
+	bool loaded;            /* s was set from outside since lapic_take_loaded() */
 	uint64_t base_reserved; /* bits of IA32_APIC_BASE that must be zero */
 	struct timer timer;
 	struct lapic_state s;
@@ -123,6 +128,20 @@ bool lapic_accepts_extint(struct lapic *l);
 bool lapic_has_interrupt(struct lapic *l);
 /* Whether the LINT0 pin, where the PIC is, is programmed to give an NMI. */
 bool lapic_lint0_is_nmi(struct lapic *l);
+
+/*
+ * The registers as the page at the APIC's base has them, LAPIC_PAGE bytes of it, plus what MSRs
+ * hold: for an APIC that is kept elsewhere while the machine runs. The current count is part of
+ * the page, and a timer goes on from it. lapic_take_loaded() says, once, whether the state was set
+ * (also by lapic_reset()) since it last said so.
+ */
+#define LAPIC_PAGE 0x400
+void lapic_get_page(struct lapic *l, uint8_t page[LAPIC_PAGE]);
+void lapic_set_page(struct lapic *l, const uint8_t page[LAPIC_PAGE], uint64_t base_msr,
+                    uint64_t tsc_deadline);
+bool lapic_take_loaded(struct lapic *l);
+/* A whole state from another machine's APIC; its timer goes on. */
+void lapic_load(struct lapic *l, const struct lapic_state *s);
 
 /* CR8: 0..15. */
 uint8_t lapic_get_tpr(struct lapic *l);

@@ -6,7 +6,10 @@
 
 #include <string.h>
 
-#define DFR_FLAT 0xfu
+#define DFR_FLAT   0xfu
+#define MSI_BASE   0xfee00000ull
+#define MSI_ASSERT BIT(14)
+#define MSI_LEVEL  BIT(15)
 
 void lapic_bus_init(struct lapic_bus *b)
 {
@@ -60,10 +63,22 @@ static struct lapic *find_lowest(struct lapic_bus *b, const struct lapic_msg *m)
 	return best;
 }
 
+/* As an MSI (SDM 3A 11.11), which the redirection hint's absence makes precise. */
+static bool send_external(const struct irqchip *chip, const struct lapic_msg *m)
+{
+	uint64_t addr = MSI_BASE | (uint64_t)(m->dest & 0xff) << 12 | (m->logical ? BIT(2) : 0);
+	uint32_t data = m->vector | (uint32_t)m->delivery << 8 |
+	                (uint32_t)(m->level ? MSI_LEVEL | MSI_ASSERT : 0);
+
+	return chip->ops->send(chip->opaque, addr, data);
+}
+
 bool lapic_bus_deliver(struct lapic_bus *b, const struct lapic_msg *m)
 {
 	bool accepted = false;
 
+	if (b->external)
+		return send_external(b->external, m);
 	if (m->delivery == APIC_LOWEST) {
 		struct lapic *l = find_lowest(b, m);
 
@@ -99,6 +114,11 @@ void lapic_bus_set_lint(void *bus, unsigned n, bool level)
 {
 	struct lapic_bus *b = bus;
 
+	if (b->external) {
+		if (b->external->kind == IRQCHIP_SPLIT)
+			b->external->ops->set_intr(b->external->opaque, level);
+		return;
+	}
 	for (unsigned i = 0; i < b->nr; i++)
 		lapic_set_lint(b->cpu[i], n, level);
 }

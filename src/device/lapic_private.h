@@ -17,7 +17,35 @@
 #define ESR_RECEIVE_VECTOR BIT(6)
 #define ESR_REGISTER       BIT(7)
 
+/* Register numbers: the offset in the page of registers over 16. */
+enum {
+	REG_ID = 0x02,
+	REG_VERSION = 0x03,
+	REG_TPR = 0x08,
+	REG_APR = 0x09,
+	REG_PPR = 0x0a,
+	REG_EOI = 0x0b,
+	REG_RRD = 0x0c,
+	REG_LDR = 0x0d,
+	REG_DFR = 0x0e,
+	REG_SVR = 0x0f,
+	REG_ISR = 0x10,
+	REG_TMR = 0x18,
+	REG_IRR = 0x20,
+	REG_ESR = 0x28,
+	REG_ICR = 0x30,
+	REG_ICR_HIGH = 0x31,
+	REG_LVT = 0x32,
+	REG_INITIAL_COUNT = 0x38,
+	REG_CURRENT_COUNT = 0x39,
+	REG_DIVIDE = 0x3e,
+	REG_SELF_IPI = 0x3f,
+	REG_COUNT = 0x40,
+};
+
 enum { SHORTHAND_NONE, SHORTHAND_SELF, SHORTHAND_ALL, SHORTHAND_OTHERS };
+
+#define LAPIC_VERSION ((LVT_COUNT - 1) << 16 | 0x14)
 
 /* Vectors below belong to exceptions; the APIC refuses them. */
 #define FIRST_VECTOR 16
@@ -63,6 +91,9 @@ bool lapic_timer_set_tsc_locked(struct lapic *l, uint64_t deadline);
 /* The LVT entry changed: sets the host's timer for what it says now; disarms for good. */
 void lapic_timer_arm_locked(struct lapic *l);
 void lapic_timer_stop_locked(struct lapic *l);
+
+/* Takes a timer over in the middle: the count that is left, or the deadline. */
+void lapic_timer_load_locked(struct lapic *l, uint32_t count, uint64_t tsc_deadline);
 
 /* Decides what an expiry of the host's timer means; false when it came too early or for a setting
  * that has been replaced. */

@@ -8,34 +8,6 @@
 #include "device/lapic.h"
 #include "device/lapic_private.h"
 
-/* Register numbers. */
-enum {
-	REG_ID = 0x02,
-	REG_VERSION = 0x03,
-	REG_TPR = 0x08,
-	REG_APR = 0x09,
-	REG_PPR = 0x0a,
-	REG_EOI = 0x0b,
-	REG_RRD = 0x0c,
-	REG_LDR = 0x0d,
-	REG_DFR = 0x0e,
-	REG_SVR = 0x0f,
-	REG_ISR = 0x10,
-	REG_TMR = 0x18,
-	REG_IRR = 0x20,
-	REG_ESR = 0x28,
-	REG_ICR = 0x30,
-	REG_ICR_HIGH = 0x31,
-	REG_LVT = 0x32,
-	REG_INITIAL_COUNT = 0x38,
-	REG_CURRENT_COUNT = 0x39,
-	REG_DIVIDE = 0x3e,
-	REG_SELF_IPI = 0x3f,
-	REG_COUNT = 0x40,
-};
-
-#define VERSION ((LVT_COUNT - 1) << 16 | 0x14)
-
 #define ICR_LOGICAL      BIT(11)
 #define ICR_BUSY         BIT(12)
 #define ICR_ASSERT       BIT(14)
@@ -195,7 +167,7 @@ static uint32_t read_locked(const struct lapic *l, unsigned reg)
 	case REG_ID:
 		return lapic_is_x2apic(l) ? l->id : l->id << 24;
 	case REG_VERSION:
-		return VERSION;
+		return LAPIC_VERSION;
 	case REG_TPR:
 		return l->s.tpr;
 	case REG_APR:

@@ -43,6 +43,13 @@ static uint64_t next_expiry(const struct lapic *l, uint64_t time)
 	return late ? time + period - late : time;
 }
 
+/* An APIC that only holds another's state interrupts nobody. */
+static void arm_host_timer(struct lapic *l, uint64_t deadline_ns)
+{
+	if (!l->bus->external)
+		timer_arm(&l->timer, deadline_ns);
+}
+
 /* A masked periodic timer runs without waking the host. */
 void lapic_timer_arm_locked(struct lapic *l)
 {
@@ -53,7 +60,7 @@ void lapic_timer_arm_locked(struct lapic *l)
 	if (!l->s.deadline_ns || (periodic && l->s.lvt[LVT_TIMER] & LVT_MASKED))
 		timer_cancel(&l->timer);
 	else
-		timer_arm(&l->timer, l->s.deadline_ns);
+		arm_host_timer(l, l->s.deadline_ns);
 }
 
 uint32_t lapic_timer_count(const struct lapic *l)
@@ -96,7 +103,7 @@ static void arm_tsc_deadline_locked(struct lapic *l)
 	uint64_t far = UINT64_MAX / 4;
 
 	l->s.deadline_ns = clock_ns() + (ns < far ? (uint64_t)ns : far);
-	timer_arm(&l->timer, l->s.deadline_ns);
+	arm_host_timer(l, l->s.deadline_ns);
 }
 
 bool lapic_timer_set_tsc_locked(struct lapic *l, uint64_t deadline)
@@ -110,6 +117,19 @@ bool lapic_timer_set_tsc_locked(struct lapic *l, uint64_t deadline)
 	l->s.tsc_deadline = deadline;
 	arm_tsc_deadline_locked(l);
 	return false;
+}
+
+void lapic_timer_load_locked(struct lapic *l, uint32_t count, uint64_t tsc_deadline)
+{
+	lapic_timer_stop_locked(l);
+	if (lapic_timer_mode(l) == TIMER_TSC) {
+		l->s.tsc_deadline = tsc_deadline;
+		if (tsc_deadline)
+			arm_tsc_deadline_locked(l);
+	} else if (count) {
+		l->s.deadline_ns = clock_ns() + ((uint64_t)count << divide_shift(l));
+		lapic_timer_arm_locked(l);
+	}
 }
 
 void lapic_tsc_changed(struct lapic *l)

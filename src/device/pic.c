@@ -99,6 +99,12 @@ static void update(struct pic *p)
 	set_output(&p->chip[MASTER], pending_input(&p->chip[MASTER]) >= 0);
 }
 
+void pic_load(struct pic *p)
+{
+	p->chip[SLAVE].s.output = p->chip[MASTER].s.output = false;
+	update(p);
+}
+
 void pic_set_irq(void *pic, unsigned n, bool level)
 {
 	struct pic *p = pic;

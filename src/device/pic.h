@@ -42,6 +42,8 @@ extern const struct bus_ops pic_elcr_ops;
 void pic_init(struct pic *p, struct irq_line intr);
 /* As firmware leaves it to a loaded program: vectors 8 and 0x70, every input masked. */
 void pic_reset(struct pic *p);
+/* Finds the outputs anew after the state was set from outside. */
+void pic_load(struct pic *p);
 /* The value of struct irq_line.set; n is 0..15, input 2 is the cascade and ignored. */
 void pic_set_irq(void *pic, unsigned n, bool level);
 /* The CPU's acknowledge cycles: the vector, a spurious one when no request stands. */

@@ -38,6 +38,12 @@ bool interp_caught(struct cpu *c);
 struct insn;
 void interp_execute(struct cpu *c, struct insn *kept);
 unsigned interp_generation(const struct cpu *c);
+/*
+ * For an engine that has come upon an instruction that it cannot execute: the event that was on its
+ * way, if any, and that instruction; no other event is looked at. As interp_turn() in everything
+ * else.
+ */
+void interp_finish(struct cpu *c);
 /* Single step or breakpoints: every instruction has to be looked at by itself. */
 bool interp_must_trace(const struct cpu *c);
 

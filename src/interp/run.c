@@ -123,6 +123,14 @@ static void deliver_nmi(struct cpu *c)
 	event_deliver(c, EXC_NMI, false, 0, EVENT_EXTERNAL);
 }
 
+/* What another engine was about to deliver when it was stopped. */
+static void deliver_event(struct cpu *c)
+{
+	atomic_fetch_and(&c->attention, ~ATTN_EVENT);
+	event_deliver(c, c->event.vector, c->event.has_error, c->event.error,
+	              c->event.external ? EVENT_EXTERNAL : EVENT_FAULT);
+}
+
 /* ATTN_INTR stays set until the controller has nothing left, so that it need not raise it again. */
 static void deliver_interrupt(struct cpu *c)
 {
@@ -144,6 +152,10 @@ static bool serve_attention(struct cpu *c, uint32_t attention, struct exit *e)
 		atomic_fetch_and(&c->attention, ~ATTN_KICK);
 		e->reason = EXIT_KICK;
 		return false;
+	}
+	if (attention & ATTN_EVENT) {
+		deliver_event(c);
+		return true;
 	}
 	if (attention & ATTN_INIT) {
 		atomic_fetch_and(&c->attention, ~(ATTN_INIT | ATTN_SIPI));
@@ -278,6 +290,17 @@ static void execute_traced(struct cpu *c)
 	c->interp->soft_event = false;
 	execute_one(c);
 	debug_after_insn(c, tf && !c->interp->soft_event);
+}
+
+void interp_finish(struct cpu *c)
+{
+	if (atomic_load_explicit(&c->attention, memory_order_relaxed) & ATTN_EVENT)
+		deliver_event(c);
+	c->shadow = false;
+	if ((c->rflags & RFLAGS_TF) || debug_needs_slow(c))
+		execute_traced(c);
+	else
+		execute_one(c);
 }
 
 static void execute_block(struct cpu *c, struct block *b, const uint8_t *host)

@@ -23,6 +23,7 @@
 
 #include "cpu/cpuid.h"
 #include "cpu/msr.h"
+#include "engine/engine.h"
 #include "machine/acpi.h"
 #include "machine/smbios.h"
 
@@ -47,12 +48,18 @@ struct placement {
 	size_t dev; /* offset in struct board */
 	const char *name;
 };
+static const struct irqchip own_chips = { .kind = IRQCHIP_OWN };
 #define CHIP(member) offsetof(struct board, member)
 
-static const struct placement chips[] = {
+/* Controllers of interrupts: these the host's kernel may have instead. */
+static const struct placement controllers[] = {
 	{ BUS_PIO, PORT_PIC_MASTER, 2, &pic_chip_ops, CHIP(pic.chip[0]), "PIC" },
 	{ BUS_PIO, PORT_PIC_SLAVE, 2, &pic_chip_ops, CHIP(pic.chip[1]), "second PIC" },
 	{ BUS_PIO, PORT_PIC_ELCR, 2, &pic_elcr_ops, CHIP(pic), "PIC edge/level register" },
+	{ BUS_MMIO, GPA_IOAPIC, IOAPIC_SIZE, &ioapic_ops, CHIP(ioapic), "I/O APIC" },
+};
+
+static const struct placement chips[] = {
 	{ BUS_PIO, PORT_PIT, 4, &pit_ops, CHIP(pit), "PIT" },
 	{ BUS_PIO, PORT_PIT_GATE, 1, &pit_port61_ops, CHIP(pit), "PIT gate" },
 	{ BUS_PIO, PORT_I8042_DATA, 1, &i8042_data_ops, CHIP(i8042), "keyboard controller" },
@@ -70,7 +77,6 @@ static const struct placement chips[] = {
 	  "PCI host bridge" },
 	{ BUS_MMIO, GPA_PCI_CONFIG, PCI_CONFIG_WINDOW, &pci_host_config_ops, CHIP(pci),
 	  "PCI host bridge" },
-	{ BUS_MMIO, GPA_IOAPIC, IOAPIC_SIZE, &ioapic_ops, CHIP(ioapic), "I/O APIC" },
 	{ BUS_MMIO, GPA_HPET, HPET_SIZE, &hpet_ops, CHIP(hpet), "HPET" },
 };
 
@@ -98,6 +104,7 @@ static const struct {
 	const char *owner;
 } fixtures[] = {
 	{ BOARD_PAGES, GPA_LAPIC, PAGE_SIZE, "local APIC" },
+	{ BOARD_PAGES, GPA_ENGINE, ENGINE_PRIVATE_BYTES, "engine" },
 	{ BOARD_IRQ, GSI_PIT, 1, "PIT" },
 	{ BOARD_IRQ, IRQ_KEYBOARD, 1, "keyboard controller" },
 	{ BOARD_IRQ, IRQ_COM1, 1, "UART" },
@@ -106,11 +113,17 @@ static const struct {
 	{ BOARD_IRQ, GSI_PCI, PCI_GSIS, "PCI devices" },
 };
 
+static int grant_chip(struct board *b, const struct placement *p, char *err, size_t errlen)
+{
+	enum board_resource kind = p->space == BUS_PIO ? BOARD_PORTS : BOARD_PAGES;
+
+	return b->host->grant(b->opaque, kind, p->base, p->len, p->name, err, errlen);
+}
+
 static int place_chip(struct board *b, const struct placement *p, void *dev, char *err,
                       size_t errlen)
 {
-	enum board_resource kind = p->space == BUS_PIO ? BOARD_PORTS : BOARD_PAGES;
-	int rc = b->host->grant(b->opaque, kind, p->base, p->len, p->name, err, errlen);
+	int rc = grant_chip(b, p, err, errlen);
 
 	if (rc)
 		return rc;
@@ -128,6 +141,11 @@ static int place_all(struct board *b, char *err, size_t errlen)
 	for (unsigned i = 0; i < ARRAY_SIZE(fixtures) && !rc; i++)
 		rc = b->host->grant(b->opaque, fixtures[i].kind, fixtures[i].base, fixtures[i].len,
 		                    fixtures[i].owner, err, errlen);
+	for (unsigned i = 0; i < ARRAY_SIZE(controllers) && !rc; i++)
+		rc = b->irqchip->kind == IRQCHIP_KERNEL
+		             ? grant_chip(b, &controllers[i], err, errlen)
+		             : place_chip(b, &controllers[i], (char *)b + controllers[i].dev, err,
+		                          errlen);
 	for (unsigned i = 0; i < ARRAY_SIZE(chips) && !rc; i++)
 		rc = place_chip(b, &chips[i], (char *)b + chips[i].dev, err, errlen);
 	for (unsigned i = 0; b->testdev && i < ARRAY_SIZE(testdev_parts) && !rc; i++)
@@ -142,10 +160,21 @@ static int place_all(struct board *b, char *err, size_t errlen)
 /* Interrupt lines. */
 
 /* Lines below 16 are ISA's and reach both controllers; the PIC ignores its cascade input. */
+static void set_kernel_gsi(const struct irqchip *chip, unsigned n, bool level)
+{
+	if (n < 16)
+		chip->ops->set_pic(chip->opaque, n, level);
+	chip->ops->set_ioapic(chip->opaque, n == IRQ_PIT ? GSI_PIT : n, level);
+}
+
 static void set_gsi(void *opaque, unsigned n, bool level)
 {
 	struct board *b = opaque;
 
+	if (b->irqchip->kind == IRQCHIP_KERNEL) {
+		set_kernel_gsi(b->irqchip, n, level);
+		return;
+	}
 	if (n < 16)
 		pic_set_irq(&b->pic, n, level);
 	ioapic_set_pin(&b->ioapic, n == IRQ_PIT ? GSI_PIT : n, level);
@@ -182,13 +211,21 @@ static void set_legacy(void *opaque, unsigned n, bool on)
 	set_gsi(b, IRQ_RTC, !on && b->rtc_level);
 }
 
-static void end_of_interrupt(void *opaque, uint8_t vector)
+enum irqchip_kind board_irqchip(const struct board *b)
 {
-	struct board *b = opaque;
+	return b->irqchip->kind;
+}
 
+void board_end_of_interrupt(struct board *b, uint8_t vector)
+{
 	bus_lock(&b->bus);
 	ioapic_eoi(&b->ioapic, vector);
 	bus_unlock(&b->bus);
+}
+
+static void end_of_interrupt(void *opaque, uint8_t vector)
+{
+	board_end_of_interrupt(opaque, vector);
 }
 
 int board_ack_pic(struct board *b)
@@ -237,6 +274,7 @@ struct lapic *board_attach_cpu(struct board *b, struct cpu *c)
 {
 	assert(c->id < b->nr_cpus);
 	b->cpu[c->id].cpu = c;
+	c->lapic = &b->cpu[c->id].lapic;
 	return &b->cpu[c->id].lapic;
 }
 
@@ -245,6 +283,7 @@ static void make_lapics(struct board *b, const struct board_config *config)
 	lapic_bus_init(&b->lapics);
 	b->lapics.eoi = end_of_interrupt;
 	b->lapics.eoi_opaque = b;
+	b->lapics.external = b->irqchip->kind == IRQCHIP_OWN ? NULL : b->irqchip;
 	for (unsigned i = 0; i < config->vcpus; i++) {
 		struct board_cpu *cpu = &b->cpu[i];
 
@@ -430,6 +469,8 @@ int board_new(struct board **out, const struct board_config *config, char *err, 
 	b->opaque = config->opaque;
 	b->mem = config->mem;
 	make_generation(b);
+	b->doorbells = config->doorbells;
+	b->irqchip = config->irqchip ? config->irqchip : &own_chips;
 	rc = make_parts(b, config);
 	if (rc)
 		snprintf(err, errlen, "board: %s", strerror(-rc));

@@ -49,6 +49,8 @@ struct board_config {
 	unsigned vcpus;    /* 1..BOARD_MAX_CPUS */
 	uint64_t tsc_hz;
 	bool testdev;
+	const struct irqchip *irqchip;     /* the engine's, or NULL: all chips are ours */
+	const struct doorbells *doorbells; /* the engine's, or NULL */
 	struct uart_backend uart;
 	const struct board_host_ops *host;
 	void *opaque;
@@ -80,9 +82,11 @@ struct board {
 	struct testdev *testdev; /* NULL without */
 	struct board_cpu cpu[BOARD_MAX_CPUS];
 	unsigned nr_cpus;
-	bool hpet_legacy; /* the HPET drives lines 0 and 8 */
-	bool rtc_level;   /* of the RTC's output */
-	gpa_t rsdp;       /* ACPI's root pointer */
+	const struct irqchip *irqchip;     /* never NULL; for a device's messages, too */
+	const struct doorbells *doorbells; /* NULL: a write always reaches the device */
+	bool hpet_legacy;                  /* the HPET drives lines 0 and 8 */
+	bool rtc_level;                    /* of the RTC's output */
+	gpa_t rsdp;                        /* ACPI's root pointer */
 	struct mem *mem;
 	uint8_t generation[16]; /* random, and in guest memory at GPA_VMGENID */
 	const struct board_host_ops *host;
@@ -112,6 +116,10 @@ void board_new_generation(struct board *b);
 
 /* Joins vCPU c->id to its local APIC, which is returned. */
 struct lapic *board_attach_cpu(struct board *b, struct cpu *c);
+/* Whose interrupt controllers it has. */
+enum irqchip_kind board_irqchip(const struct board *b);
+/* A local APIC that is not ours ended a level-triggered vector. Takes bus.lock. */
+void board_end_of_interrupt(struct board *b, uint8_t vector);
 /* The acknowledge cycle of the PICs: a vector. Takes bus.lock. */
 int board_ack_pic(struct board *b);
 /* Whether a chip may wake a CPU that is halted with interrupts off. Takes bus.lock. */

@@ -68,6 +68,7 @@
 #define GPA_IOAPIC        0xfec00000ull
 #define GPA_HPET          0xfed00000ull
 #define GPA_LAPIC         0xfee00000ull
+#define GPA_ENGINE        0xfeffc000ull /* ENGINE_PRIVATE_BYTES that an engine may need */
 
 /*
  * Low memory as a started kernel finds it. Everything here is inside the first 640 KiB, which E820

@@ -20,16 +20,36 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define LARGE_PAGE (2 * MiB)
+
+/* Address space for size bytes and a guard page on either side, so that the bytes begin on a large
+ * page: guest and host addresses are then alike in their low bits, without which the host cannot
+ * map one large page by another. Gives the first guard's address, or NULL. */
+static uint8_t *reserve_aligned(uint64_t size)
+{
+	uint64_t span = size + 2 * PAGE_SIZE;
+	uint8_t *all = mmap(NULL, span + LARGE_PAGE, PROT_NONE,
+	                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t skip;
+
+	if (all == MAP_FAILED)
+		return NULL;
+	skip = -((uintptr_t)all + PAGE_SIZE) & (LARGE_PAGE - 1);
+	if (skip)
+		munmap(all, skip);
+	munmap(all + skip + span, LARGE_PAGE - skip);
+	return all + skip;
+}
+
 /* Maps size bytes of fd (or anonymous memory when fd is -1) between two guard pages; NULL on
  * failure. */
 static uint8_t *map_guarded(int fd, uint64_t offset, uint64_t size)
 {
 	int flags = MAP_FIXED | MAP_NORESERVE | (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
 	uint64_t span = size + 2 * PAGE_SIZE;
-	uint8_t *area;
+	uint8_t *area = reserve_aligned(size);
 
-	area = mmap(NULL, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (area == MAP_FAILED)
+	if (!area)
 		return NULL;
 	if (mmap(area + PAGE_SIZE, size, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset) ==
 	    MAP_FAILED) {
@@ -142,6 +162,33 @@ void mem_wrote_code(struct mem *m, uint64_t page, uint64_t granules)
 		m->watch->written(m->watch_opaque, page, granules);
 }
 
+int mem_dirty_start(struct mem *m)
+{
+	m->dirty = map_table(mem_dirty_words(m) * sizeof(*m->dirty));
+	return m->dirty ? 0 : -ENOMEM;
+}
+
+void mem_dirty_stop(struct mem *m)
+{
+	unmap_table(m->dirty, mem_dirty_words(m) * sizeof(*m->dirty));
+	m->dirty = NULL;
+}
+
+void mem_dirty_take(struct mem *m, uint64_t *bitmap)
+{
+	for (uint64_t n = 0; m->dirty && n < mem_dirty_words(m); n++)
+		if (atomic_load_explicit(&m->dirty[n], memory_order_relaxed))
+			bitmap[n] |= atomic_exchange(&m->dirty[n], 0);
+}
+
+void mem_mark_dirty(struct mem *m, const void *host)
+{
+	uint64_t page = mem_page(m, host);
+
+	if (page != MEM_NO_PAGE)
+		atomic_fetch_or(&m->dirty[page / 64], BIT(page % 64));
+}
+
 void mem_free(struct mem *m)
 {
 	uint64_t low;
@@ -162,6 +209,7 @@ void mem_free(struct mem *m)
 	if (m->fd >= 0)
 		close(m->fd);
 	mem_unwatch(m);
+	mem_dirty_stop(m);
 	free(m);
 }
 
@@ -310,7 +358,7 @@ int mem_read(const struct mem *m, gpa_t gpa, void *buf, uint64_t len)
 
 void mem_wrote_range(struct mem *m, const uint8_t *host, uint64_t len)
 {
-	while (m->code && len) {
+	while ((m->code || m->dirty) && len) {
 		uint64_t run = PAGE_SIZE - ((uintptr_t)host & ~PAGE_MASK);
 
 		run = run < len ? run : len;

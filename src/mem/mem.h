@@ -51,6 +51,7 @@ struct mem {
 	uint64_t ram_low;       /* bytes in the first */
 	_Atomic uint64_t *code; /* by RAM page, or NULL: nobody watches */
 	_Atomic uint16_t *granted;
+	_Atomic uint64_t *dirty; /* a bit for each RAM page that the host wrote, or NULL */
 	const struct mem_watch_ops *watch;
 	void *watch_opaque;
 	unsigned nr_banks;
@@ -134,11 +135,30 @@ static inline void mem_grant(struct mem *m, uint64_t page, uint64_t linear_page)
 
 void mem_wrote_code(struct mem *m, uint64_t page, uint64_t granules);
 
+/*
+ * The dirty log of what the host writes, for an engine whose guest's own writes are logged
+ * elsewhere: whoever reports a write by mem_wrote() is in it. 0 or -ENOMEM; stop and start only
+ * while nobody writes.
+ */
+int mem_dirty_start(struct mem *m);
+void mem_dirty_stop(struct mem *m);
+/* Adds the pages written since the start or the last take to a bitmap by RAM page, 64 bits a word,
+ * of mem_dirty_words() words. */
+void mem_dirty_take(struct mem *m, uint64_t *bitmap);
+static inline uint64_t mem_dirty_words(const struct mem *m)
+{
+	return (m->ram_bytes / PAGE_SIZE + 63) / 64;
+}
+/* The page of a host address; nothing for ROM. */
+void mem_mark_dirty(struct mem *m, const void *host);
+
 /* To be called after every write to guest RAM through its host address, at most a page long. */
 static inline void mem_wrote(struct mem *m, const void *host, unsigned len)
 {
 	uint64_t page, granules;
 
+	if (unlikely(m->dirty))
+		mem_mark_dirty(m, host);
 	if (likely(!m->code))
 		return;
 	page = mem_page(m, host);

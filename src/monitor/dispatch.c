@@ -75,6 +75,11 @@ static void handle_msr(struct vcpu *v, struct exit *e)
 
 static void handle_intack(struct vcpu *v, struct exit *e)
 {
+	/* Only the PICs are ours then. */
+	if (board_irqchip(v->group->board) != IRQCHIP_OWN) {
+		e->vector = board_ack_pic(v->group->board);
+		return;
+	}
 	e->vector = lapic_ack(v->lapic);
 	if (e->vector < 0 && lapic_accepts_extint(v->lapic))
 		e->vector = board_ack_pic(v->group->board);
@@ -86,6 +91,11 @@ static void handle_tpr(struct vcpu *v, struct exit *e)
 		lapic_set_tpr(v->lapic, e->tpr.value);
 	else
 		e->tpr.value = lapic_get_tpr(v->lapic);
+}
+
+static void handle_eoi(struct vcpu *v, struct exit *e)
+{
+	board_end_of_interrupt(v->group->board, (uint8_t)e->vector);
 }
 
 /* Reasons for which the loop is the answer. */
@@ -118,12 +128,12 @@ static void handle_error(struct vcpu *v, struct exit *e)
 }
 
 static const dispatch_fn routine[EXIT_REASONS] = {
-	[EXIT_NONE] = handle_nothing,      [EXIT_PIO] = handle_pio,
-	[EXIT_MMIO] = handle_mmio,         [EXIT_MSR] = handle_msr,
-	[EXIT_INTACK] = handle_intack,     [EXIT_TPR] = handle_tpr,
-	[EXIT_KICK] = handle_nothing,      [EXIT_HLT] = handle_hlt,
-	[EXIT_SHUTDOWN] = handle_shutdown, [EXIT_INIT] = handle_init,
-	[EXIT_ERROR] = handle_error,
+	[EXIT_NONE] = handle_nothing,  [EXIT_PIO] = handle_pio,
+	[EXIT_MMIO] = handle_mmio,     [EXIT_MSR] = handle_msr,
+	[EXIT_INTACK] = handle_intack, [EXIT_TPR] = handle_tpr,
+	[EXIT_EOI] = handle_eoi,       [EXIT_KICK] = handle_nothing,
+	[EXIT_HLT] = handle_hlt,       [EXIT_SHUTDOWN] = handle_shutdown,
+	[EXIT_INIT] = handle_init,     [EXIT_ERROR] = handle_error,
 };
 
 static void dispatch_exit(struct cpu *c, struct exit *e)

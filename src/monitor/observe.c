@@ -29,10 +29,10 @@ const char *vm_outcome_name(enum vm_outcome outcome)
 const char *vm_exit_name(enum exit_reason reason)
 {
 	static const char *const name[EXIT_REASONS] = {
-		[EXIT_NONE] = "none",         [EXIT_PIO] = "pio",       [EXIT_MMIO] = "mmio",
-		[EXIT_MSR] = "msr",           [EXIT_INTACK] = "intack", [EXIT_TPR] = "tpr",
-		[EXIT_KICK] = "kick",         [EXIT_HLT] = "hlt",       [EXIT_INIT] = "init",
-		[EXIT_SHUTDOWN] = "shutdown", [EXIT_ERROR] = "error",
+		[EXIT_NONE] = "none", [EXIT_PIO] = "pio",           [EXIT_MMIO] = "mmio",
+		[EXIT_MSR] = "msr",   [EXIT_INTACK] = "intack",     [EXIT_TPR] = "tpr",
+		[EXIT_EOI] = "eoi",   [EXIT_KICK] = "kick",         [EXIT_HLT] = "hlt",
+		[EXIT_INIT] = "init", [EXIT_SHUTDOWN] = "shutdown", [EXIT_ERROR] = "error",
 	};
 
 	return (unsigned)reason < EXIT_REASONS ? name[reason] : "?";

@@ -168,6 +168,7 @@ void vcpu_receive_init(struct vcpu *v)
 {
 	struct cpu *c = &v->cpu;
 
+	v->group->engine->sync_out(c);
 	cpu_init_signal(c);
 	/* The bootstrap processor starts over at the reset vector (SDM 3A 9.4.2). */
 	c->mp_state = is_bsp(v) ? MP_RUNNABLE : MP_WAIT_SIPI;
@@ -182,6 +183,7 @@ static void receive_sipi(struct vcpu *v)
 
 	if (c->mp_state != MP_WAIT_SIPI)
 		return;
+	v->group->engine->sync_out(c);
 	c->seg[SEG_CS].sel = (uint16_t)(vector << 8);
 	c->seg[SEG_CS].base = (uint64_t)vector << 12;
 	c->rip = 0;
@@ -235,7 +237,7 @@ bool vcpu_prepare(struct vcpu *v)
 			return false;
 		if (c->mp_state == MP_HALTED && is_woken(v))
 			c->mp_state = MP_RUNNABLE;
-		if (c->mp_state == MP_RUNNABLE)
+		if (c->mp_state == MP_RUNNABLE || v->group->waits_inside)
 			return true;
 		mask = wake_mask(c);
 		if (mask & ATTN_INTR)
@@ -389,8 +391,7 @@ bool vcpu_group_wait(struct vcpu_group *g, uint64_t deadline_ns)
 
 /* The group's own life. */
 
-static int new_vcpu(struct vcpu_group *g, unsigned id, unsigned nr, struct mem *mem,
-                    const struct cpuid_model *model, const struct engine_options *options)
+static int new_vcpu(struct vcpu_group *g, unsigned id, const struct vcpu_config *config)
 {
 	struct vcpu *v = aligned_alloc(64, (sizeof(*v) + 63) & ~63ull);
 	int rc;
@@ -399,12 +400,13 @@ static int new_vcpu(struct vcpu_group *g, unsigned id, unsigned nr, struct mem *
 		return -ENOMEM;
 	*v = (struct vcpu){ .group = g };
 	v->cpu.id = id;
-	v->cpu.cpuid = model;
+	v->cpu.cpuid = config->model;
 	v->cpu.ops = &dispatch_cpu_ops;
 	v->cpu.host = v;
-	v->cpu.mem = mem;
-	v->cpu.options = options;
-	v->cpu.nr_cpus = nr;
+	v->cpu.mem = config->mem;
+	v->cpu.options = config->options;
+	v->cpu.engine_vm = config->engine_vm;
+	v->cpu.nr_cpus = config->nr;
 	g->vcpu[g->nr++] = v;
 	rc = mmu_new(&v->cpu);
 	if (!rc)
@@ -428,17 +430,15 @@ static int init_locks(struct vcpu_group *g)
 	return rc;
 }
 
-int vcpu_group_init(struct vcpu_group *g, unsigned nr, const struct engine_ops *engine,
-                    const struct engine_options *options, struct mem *mem,
-                    const struct cpuid_model *model)
+int vcpu_group_init(struct vcpu_group *g, const struct vcpu_config *config)
 {
 	int rc;
 
-	*g = (struct vcpu_group){ .engine = engine };
-	assert(nr >= 1 && nr <= VM_MAX_VCPUS);
+	*g = (struct vcpu_group){ .engine = config->engine };
+	assert(config->nr >= 1 && config->nr <= VM_MAX_VCPUS);
 	rc = init_locks(g);
-	for (unsigned i = 0; i < nr && !rc; i++)
-		rc = new_vcpu(g, i, nr, mem, model, options);
+	for (unsigned i = 0; i < config->nr && !rc; i++)
+		rc = new_vcpu(g, i, config);
 	return rc;
 }
 

@@ -41,6 +41,7 @@ struct vcpu_group {
 	const struct engine_ops *engine;
 	struct board *board;
 	struct pvclock clock;
+	bool waits_inside; /* halted vCPUs, and those to be started, wait in the engine's run() */
 	bool reset_on_triple_fault;
 
 	/* Of the last run; written once on the way to GROUP_STOPPING. */
@@ -49,11 +50,17 @@ struct vcpu_group {
 	char reason[160];
 };
 
-/* nr vCPUs, zeroed but for ids and links, with their engine state. 0 or -errno; fini is safe after
+struct vcpu_config {
+	unsigned nr;
+	const struct engine_ops *engine;
+	const struct engine_options *options;
+	struct engine_vm *engine_vm;
+	struct mem *mem;
+	const struct cpuid_model *model;
+};
+/* The vCPUs, zeroed but for ids and links, with their engine state. 0 or -errno; fini is safe after
  * failure. */
-int vcpu_group_init(struct vcpu_group *g, unsigned nr, const struct engine_ops *engine,
-                    const struct engine_options *options, struct mem *mem,
-                    const struct cpuid_model *model);
+int vcpu_group_init(struct vcpu_group *g, const struct vcpu_config *config);
 /* Ends and joins the threads, if there are any; other threads may still call vcpu_raise(). */
 void vcpu_group_end(struct vcpu_group *g);
 void vcpu_group_fini(struct vcpu_group *g); /* ends it first if need be */

@@ -115,6 +115,34 @@ static int fail(int rc, const char *what, char *err, size_t errlen)
 	return rc;
 }
 
+static int open_engine(struct vm *vm, char *err, size_t errlen)
+{
+	const struct engine_vm_ops *ops = vm->config.engine->vm;
+	struct engine_machine machine = {
+		.mem = vm->mem,
+		.vcpus = vm->config.vcpus,
+		.options = &vm->config.engine_options,
+		.private_gpa = GPA_ENGINE,
+	};
+
+	return ops ? ops->open(&vm->engine_vm, &machine, err, errlen) : 0;
+}
+
+static const struct cpuid_offer *engine_offer(const struct vm *vm)
+{
+	return vm->engine_vm ? vm->config.engine->vm->offer(vm->engine_vm) : NULL;
+}
+
+static const struct irqchip *engine_irqchip(const struct vm *vm)
+{
+	return vm->engine_vm ? vm->config.engine->vm->irqchip(vm->engine_vm) : NULL;
+}
+
+static const struct doorbells *engine_doorbells(const struct vm *vm)
+{
+	return vm->engine_vm ? vm->config.engine->vm->doorbells(vm->engine_vm) : NULL;
+}
+
 static int make_resources(struct vm *vm, char *err, size_t errlen)
 {
 	const struct vm_config *c = &vm->config;
@@ -130,8 +158,11 @@ static int make_resources(struct vm *vm, char *err, size_t errlen)
 		return rc;
 	}
 	vm->tsc_hz = clock_tsc_hz();
-	return cpuid_model_new(&vm->cpuid, c->cpu ? c->cpu : "host", c->vcpus, vm->tsc_hz, err,
-	                       errlen);
+	rc = open_engine(vm, err, errlen);
+	if (rc)
+		return rc;
+	return cpuid_model_new(&vm->cpuid, c->cpu ? c->cpu : "host", engine_offer(vm), c->vcpus,
+	                       vm->tsc_hz, err, errlen);
 }
 
 /* After the board, whose ROM has cut RAM into banks: no chip may lie over any of them. */
@@ -156,6 +187,8 @@ static int make_board(struct vm *vm, char *err, size_t errlen)
 		.vcpus = vm->config.vcpus,
 		.tsc_hz = vm->tsc_hz,
 		.testdev = vm->config.testdev,
+		.irqchip = engine_irqchip(vm),
+		.doorbells = engine_doorbells(vm),
 		.uart = serial_backend(&vm->serial),
 		.host = &host_ops,
 		.opaque = vm,
@@ -175,16 +208,34 @@ static int make_board(struct vm *vm, char *err, size_t errlen)
 static int make_vcpus(struct vm *vm, char *err, size_t errlen)
 {
 	struct vcpu_group *g = &vm->group;
-	int rc = vcpu_group_init(g, vm->config.vcpus, vm->config.engine, &vm->config.engine_options,
-	                         vm->mem, vm->cpuid);
+	struct vcpu_config config = {
+		.nr = vm->config.vcpus,
+		.engine = vm->config.engine,
+		.options = &vm->config.engine_options,
+		.engine_vm = vm->engine_vm,
+		.mem = vm->mem,
+		.model = vm->cpuid,
+	};
+	int rc = vm->engine_vm ? vm->config.engine->vm->map(vm->engine_vm) : 0;
 
+	if (!rc)
+		rc = vcpu_group_init(g, &config);
 	if (rc)
 		return fail(rc, vm->config.engine->name, err, errlen);
 	g->board = vm->board;
+	g->waits_inside = board_irqchip(vm->board) != IRQCHIP_OWN;
 	g->reset_on_triple_fault = vm->config.reset_on_triple_fault;
 	for (unsigned i = 0; i < g->nr; i++)
 		g->vcpu[i]->lapic = board_attach_cpu(vm->board, &g->vcpu[i]->cpu);
 	return 0;
+}
+
+/* The kernel's chips as ours are after a reset. */
+static int set_chips(struct vm *vm)
+{
+	if (board_irqchip(vm->board) != IRQCHIP_KERNEL)
+		return 0;
+	return vm->config.engine->vm->chips_in(vm->engine_vm, &vm->board->pic, &vm->board->ioapic);
 }
 
 /* The kernel in memory and every vCPU where firmware would leave it. */
@@ -205,6 +256,9 @@ static int load(struct vm *vm, char *err, size_t errlen)
 
 	if (rc)
 		return rc;
+	rc = set_chips(vm);
+	if (rc)
+		return fail(rc, "interrupt controllers", err, errlen);
 	for (unsigned i = 0; i < vm->group.nr; i++) {
 		vcpu_reset(vm->group.vcpu[i]);
 		loader_setup_mtrrs(&vm->group.vcpu[i]->cpu);
@@ -263,6 +317,8 @@ void vm_free(struct vm *vm)
 	unplug_backends(vm);
 	loop_free(vm->loop);
 	vcpu_group_fini(&vm->group);
+	if (vm->engine_vm)
+		vm->config.engine->vm->close(vm->engine_vm);
 	cpuid_model_free(vm->cpuid);
 	mem_free(vm->mem);
 	pthread_cond_destroy(&vm->pause_ends);

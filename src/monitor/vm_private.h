@@ -18,6 +18,7 @@ struct vm {
 	struct loop *loop; /* the devices' timers */
 	struct mem *mem;
 	struct cpuid_model *cpuid;
+	struct engine_vm *engine_vm; /* NULL when the engine has none */
 	uint64_t tsc_hz;
 	struct alloc alloc;
 	struct serial serial;

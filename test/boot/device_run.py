@@ -80,15 +80,19 @@ def start_devices(start, tmp_path, modules, script, *args, seconds=SECONDS, appe
                  str(seconds), *args)
 
 
-def finish_devices(m, seconds=SECONDS, expected=(), log=True):
+def check_log(output, expected=()):
+    """Nothing at level warning or worse that is not known."""
+    known = "|".join([*EXPECTED_LOG, *expected])
+    lines = re.findall(r"^log: .*", output, re.M)
+    assert not [line for line in lines if not re.search(known, line)], output
+
+
+def finish_devices(m, seconds=SECONDS, expected=()):
     """What the script printed, after checks of how the machine ended and of the kernel's log."""
     status = m.wait(seconds + 10)
     output = m.output.decode(errors="replace").replace("\r\n", "\n")
     assert status == 0, output[-3000:] + m.errors()
-    if log:
-        known = "|".join([*EXPECTED_LOG, *expected])
-        lines = re.findall(r"^log: .*", output, re.M)
-        assert not [line for line in lines if not re.search(known, line)], output
+    check_log(output, expected)
     return re.search(r"^== begin\n(.*)^== end", output, re.M | re.S)[1]
 
 

@@ -55,6 +55,9 @@ BAD_OPTIONS = [
     (["--kernel", "KERNEL", "--vcpus", "2.5"], ["--vcpus 2.5", "1 to 16"]),
     (["--kernel", "KERNEL", "--vcpus", "18446744073709551617"], ["--vcpus 1844", "1 to 16"]),
     (["--kernel", "KERNEL", "--engine", "warp"], ["--engine warp", "trapeze engines"]),
+    (["--kernel", "KERNEL", "--cpu", "486"], ['"486"', "x86-64-v3"]),
+    (["--kernel", "KERNEL", "--engine", "bt", "--cpu", "x86-64-v4"], ["x86-64-v4", "avx512f"]),
+    (["--kernel", "KERNEL", "--irqchip", "warp"], ["--irqchip warp", "kernel, split, own"]),
     (["--kernel", "KERNEL", "--engine", "bt", "--check", "warp"], ["--check warp", "interp"]),
     (["--kernel", "KERNEL", "--engine", "interp", "--check", "interp"], ["--engine interp", "bt"]),
     (["--kernel", "KERNEL", "--engine", "bt", "--check", "interp", "--vcpus", "2"],
@@ -161,7 +164,7 @@ def test_initrd_that_does_not_fit(trapeze, echo, tmp_path):
 def test_unknown_verb(trapeze):
     refused(call(trapeze, "fly"), "fly", "trapeze help")
     refused(call(trapeze), "trapeze help")
-    for verb in "engines", "version", "help":
+    for verb in "engines", "info", "version", "help":
         refused(call(trapeze, verb, "stray"), verb, "stray")
 
 

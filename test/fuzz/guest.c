@@ -130,7 +130,7 @@ struct guest *guest_new(int (*create)(struct cpu *c))
 	char err[128];
 
 	check(g && !mem_new(&g->mem, RAM_BYTES));
-	check(!cpuid_model_new(&g->model, "host", 1, 2000000000, err, sizeof(err)));
+	check(!cpuid_model_new(&g->model, "host", NULL, 1, 2000000000, err, sizeof(err)));
 	add_rom(g->mem);
 	g->cpu = aligned_alloc(64, (sizeof(*g->cpu) + 63) & ~63ull);
 	check(g->cpu);

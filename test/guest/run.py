@@ -11,10 +11,12 @@ import sys
 import tempfile
 
 from device import expect as device
+from kvm import expect as kvm
 from smp import expect as smp
 
 PASS = 33  # (EXIT_PASS << 1) | 1, see runtime/layout.h
 TIMEOUT_S = 60
+SKIPPED = 77  # as meson has it
 
 # These hold clocks against each other, which a host that is busy elsewhere can spoil. What is wrong stays
 # wrong when tried again.
@@ -147,7 +149,7 @@ def trapeze_command(options, guest, image):
     return [options.trapeze, "run", "--kernel", image, "--timeout", str(TIMEOUT_S),
             "--vcpus", str(guest.get("vcpus", 1)), "--memory", f"{guest.get('memory', 128)}M",
             "--engine", options.engine, *(["--check", "interp"] if options.check else []),
-            *guest.get("trapeze", [])]
+            *(["--irqchip", options.irqchip] if options.irqchip else []), *guest.get("trapeze", [])]
 
 
 def qemu_command(guest, image):
@@ -188,6 +190,8 @@ def judge(options, guest, status, output):
         # A guest that only fails known checks ends with its own idea of failure.
         if failed and all(name in known for name in failed):
             return []
+    if failed and all(name in guest.get("kvm_fails", {}) for name in failed):
+        return []
     complaints = [f"failed: {name}" for name in failed]
     if status is None:
         complaints.append(f"still running after {TIMEOUT_S} s")
@@ -206,11 +210,40 @@ def run_guest_often(options, image):
     return any(run_guest(options, image) for _ in range(tries))
 
 
+def kvm_state(options):
+    """Why the engine kvm cannot be tested, or "", and whether its host emulates ring 0."""
+    info = subprocess.run([options.trapeze, "info"], check=True, capture_output=True, text=True).stdout
+    lines = {line[:28].strip(): line[28:].strip() for line in info.splitlines()}
+    usable = lines.get("KVM", "") == "can be used"
+    return "" if usable else lines.get("KVM", "no KVM"), "emulated" in lines.get("ring 0", "")
+
+
+def on_kvm(options, name, guest):
+    """The guest's table with what the engine kvm adds."""
+    row = kvm.KVM.get(name, {}) if options.engine == "kvm" else {}
+    guest = {**guest, "trapeze": guest.get("trapeze", []) + row.get("trapeze", [])}
+    if options.emulated:
+        guest["kvm_fails"] = row.get("fails", {})
+    return guest
+
+
+def kvm_skip(options):
+    """Why none of the images is to be run, or ""."""
+    if options.engine != "kvm" or options.qemu:
+        return ""
+    why, options.emulated = kvm_state(options)
+    rows = [kvm.KVM.get(guest_name(image), {}) for image in options.image]
+    if not why and options.emulated and all("skip" in row for row in rows):
+        why = "KVM emulates ring 0 here: " + rows[0]["skip"]
+    return why
+
+
 def run_guest(options, image):
     name = guest_name(image)
     table = {**device.GUESTS, **smp.GUESTS, **GUESTS}.get(name, {})
     passed = True
     for guest in table.get("runs", [table]):
+        guest = on_kvm(options, name, guest)
         if options.qemu and "qemu_skip" in guest:
             print(f"{name}: skipped: {guest['qemu_skip']}")
             continue
@@ -234,11 +267,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trapeze", default="trapeze", help="the program under test")
     parser.add_argument("--engine", default="interp")
+    parser.add_argument("--irqchip", help="of the engine kvm")
     parser.add_argument("--check", action="store_true", help="in lockstep with the interpreter")
     parser.add_argument("--qemu", action="store_true", help="use QEMU instead")
     parser.add_argument("-v", "--verbose", action="store_true", help="print output in any case")
     parser.add_argument("image", nargs="+")
     options = parser.parse_args()
+    options.emulated = False
+    why = kvm_skip(options)
+    if why:
+        print(f"skipped: {why}")
+        return SKIPPED
     results = [run_guest_often(options, image) for image in options.image]
     return 0 if all(results) else 1
 

@@ -69,8 +69,33 @@ static bool has_error(unsigned vector)
 	return vector == EXC_PF || (vector >= EXC_TS && vector <= EXC_GP) || vector == EXC_AC;
 }
 
+static bool host_emulates;
+
+void oracle_host_emulates(void)
+{
+	host_emulates = true;
+}
+
+bool oracle_may_set_nt(void)
+{
+	return !host_emulates;
+}
+
+bool oracle_is_emulated(const struct oracle_state *native)
+{
+	return host_emulates && (native->vector == EXC_GP || native->vector == EXC_UD);
+}
+
+/* What raises #GP in ring 3 its emulator looks at, which takes it for #UD, or for #SS. */
+static bool is_emulated_gp(const struct oracle_state *a, const struct oracle_state *b)
+{
+	return host_emulates && a->vector == EXC_GP && (b->vector == EXC_UD || b->vector == EXC_SS);
+}
+
 static bool exception_differs(const struct oracle_state *a, const struct oracle_state *b)
 {
+	if (is_emulated_gp(a, b))
+		return false;
 	if (a->vector != b->vector)
 		return true;
 	if (has_error(a->vector) && comparable_error(a) != comparable_error(b))
@@ -90,6 +115,8 @@ unsigned oracle_compare(const struct oracle_state *a, const struct oracle_memory
 		diff |= DIFF_GPR;
 	if (a->rip != b->rip)
 		diff |= DIFF_RIP;
+	if (host_emulates)
+		undefined |= RFLAGS_NT;
 	if ((a->rflags ^ b->rflags) & ~(undefined | RFLAGS_RF))
 		diff |= DIFF_FLAGS;
 	if (exception_differs(a, b))
@@ -196,6 +223,8 @@ const char *oracle_excuse(const struct oracle_state *in, const ZydisDecodedInstr
 	}
 	if (in->rflags & RFLAGS_AC && (native->vector == EXC_AC || engine->vector == EXC_AC))
 		return "alignment checks: order against page faults, and operands beyond 8 bytes";
+	if (oracle_is_emulated(native))
+		return "KVM's host emulates an instruction that raises #GP or #UD";
 	if (z->meta.category == ZYDIS_CATEGORY_AVX2GATHER && native->vector != EXC_BP &&
 	    !(diff & ~(DIFF_SSE | DIFF_EXCEPTION)))
 		return "gather: elements beyond the faulting one may be done or not (SDM 2C)";

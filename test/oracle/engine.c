@@ -22,17 +22,18 @@
 #include "mmu/mmu.h"
 #include "oracle.h"
 
-#define SYSTEM_VA 0xffff800000000000ull
-#define GDT_PA    0x1000ull
-#define IDT_PA    0x2000ull
-#define TSS_PA    0x3000ull
-#define STUBS_PA  0x4000ull
-#define STACK_TOP 0x6000ull
-#define TABLES_PA 0x10000ull /* page tables, allocated upwards */
-#define CODE_PA   0x200000ull
-#define DATA_PA   0x300000ull
-#define RODATA_PA 0x310000ull
-#define USTACK_PA 0x320000ull
+#define SYSTEM_VA  0xffff800000000000ull
+#define GDT_PA     0x1000ull
+#define IDT_PA     0x2000ull
+#define TSS_PA     0x3000ull
+#define STUBS_PA   0x4000ull
+#define STACK_TOP  0x6000ull
+#define TABLES_PA  0x10000ull /* page tables, allocated upwards */
+#define CODE_PA    0x200000ull
+#define DATA_PA    0x300000ull
+#define RODATA_PA  0x310000ull
+#define USTACK_PA  0x320000ull
+#define PRIVATE_PA 0xfeffc000ull /* for an engine that wants some pages */
 
 #define STUB_BYTES 16
 #define KERNEL_CS  0x10
@@ -48,6 +49,7 @@ struct engine_side {
 	struct oracle_side side;
 	const struct engine_ops *engine;
 	struct cpu *cpu;
+	struct engine_vm *vm; /* NULL when the engine has none */
 	struct cpuid_model *model;
 	struct mem *mem;
 	uint64_t next_table;
@@ -170,14 +172,23 @@ static void build_descriptors(struct engine_side *s)
 	}
 }
 
+/* What the CPU model has of these; a CPU of hardware takes no others. */
+static uint64_t optional_cr4(const struct cpu *c)
+{
+	uint32_t leaf1[4], leaf7[4];
+
+	cpuid_query(c, 1, 0, leaf1);
+	cpuid_query(c, 7, 0, leaf7);
+	return (leaf1[2] & BIT(26) ? CR4_OSXSAVE : 0) | (leaf7[2] & BIT(2) ? CR4_UMIP : 0) |
+	       (leaf7[1] & BIT(0) && oracle_host_has_fsgsbase() ? CR4_FSGSBASE : 0);
+}
+
 static void init_system(struct engine_side *s)
 {
 	struct cpu *c = s->cpu;
 
 	c->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
-	c->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE | CR4_UMIP;
-	if (oracle_host_has_fsgsbase())
-		c->cr4 |= CR4_FSGSBASE;
+	c->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | optional_cr4(c);
 	c->efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
 	c->xcr0 = XCR0_X87 | XCR0_SSE | XCR0_AVX;
 	c->gdtr = (struct dtable){ SYSTEM_VA + GDT_PA, TSS_SEL + 15 };
@@ -296,6 +307,8 @@ static void engine_free(struct oracle_side *side)
 		mmu_free(s->cpu);
 		free(s->cpu);
 	}
+	if (s->vm)
+		s->engine->vm->close(s->vm);
 	cpuid_model_free(s->model);
 	if (s->mem)
 		mem_free(s->mem);
@@ -310,8 +323,9 @@ static const struct oracle_side_ops engine_side_ops = {
 
 static int make_cpu(struct engine_side *s)
 {
-	char err[128];
-	int rc = cpuid_model_new(&s->model, "host", 1, clock_tsc_hz(), err, sizeof(err));
+	const struct cpuid_offer *offer = s->vm ? s->engine->vm->offer(s->vm) : NULL;
+	char err[256];
+	int rc = cpuid_model_new(&s->model, "host", offer, 1, clock_tsc_hz(), err, sizeof(err));
 
 	if (rc) {
 		fprintf(stderr, "oracle: %s\n", err);
@@ -324,6 +338,7 @@ static int make_cpu(struct engine_side *s)
 	s->cpu->mem = s->mem;
 	s->cpu->ops = &cpu_ops;
 	s->cpu->cpuid = s->model;
+	s->cpu->engine_vm = s->vm;
 	rc = mmu_new(s->cpu);
 	if (rc)
 		return rc;
@@ -331,7 +346,36 @@ static int make_cpu(struct engine_side *s)
 	return s->engine->create(s->cpu);
 }
 
-int oracle_engine_new(struct oracle_side **out, const char *name)
+static int open_vm(struct engine_side *s)
+{
+	struct engine_machine m = { .mem = s->mem, .vcpus = 1, .private_gpa = PRIVATE_PA };
+	struct engine_kvm_speed speed = { 0 };
+	char err[256];
+	int rc;
+
+	if (!s->engine->vm)
+		return 0;
+	rc = s->engine->vm->open(&s->vm, &m, err, sizeof(err));
+	if (!rc && s->engine == &engine_kvm)
+		rc = engine_kvm_probe(false, &speed, err, sizeof(err));
+	if (rc) {
+		fprintf(stderr, "oracle: skipped: %s\n", err);
+		return -ENOTSUP;
+	}
+	if (speed.ring0_ps > ENGINE_KVM_SLOW_PS)
+		oracle_host_emulates();
+	return s->engine->vm->map(s->vm);
+}
+
+static bool has_classes(const struct engine_side *s, unsigned classes)
+{
+	uint32_t leaf1[4];
+
+	cpuid_query(s->cpu, 1, 0, leaf1);
+	return !(classes & BIT(CLASS_AVX)) || leaf1[2] & BIT(28);
+}
+
+int oracle_engine_new(struct oracle_side **out, const char *name, unsigned classes)
 {
 	struct engine_side *s = calloc(1, sizeof(*s));
 	int rc = -ENOMEM;
@@ -348,9 +392,16 @@ int oracle_engine_new(struct oracle_side **out, const char *name)
 	rc = mem_new(&s->mem, MEM_MIN_BYTES);
 	if (rc)
 		goto out;
-	rc = make_cpu(s);
+	rc = open_vm(s);
+	if (!rc)
+		rc = make_cpu(s);
 	if (rc)
 		goto out;
+	if (!has_classes(s, classes)) {
+		fprintf(stderr, "oracle: skipped: engine %s has no AVX here\n", name);
+		rc = -ENOTSUP;
+		goto out;
+	}
 	build_tables(s);
 	build_descriptors(s);
 	init_system(s);

@@ -80,7 +80,8 @@ struct oracle_side {
 
 /* 0 or -errno, with a message on stderr. */
 int oracle_native_new(struct oracle_side **out);
-int oracle_engine_new(struct oracle_side **out, const char *engine);
+/* -ENOTSUP, said on stderr, when this host has no such engine or not the classes for it. */
+int oracle_engine_new(struct oracle_side **out, const char *engine, unsigned classes);
 /* User code may use RDFSBASE and its like: the engine's CR4 must agree. */
 bool oracle_host_has_fsgsbase(void);
 
@@ -147,6 +148,12 @@ enum {
 	DIFF_MEMORY = 64,
 	DIFF_BASES = 128,
 };
+/* The engine's own host stands between it and the CPU: KVM without virtualization hardware, which
+ * emulates what faults in ring 3, and loses RFLAGS.NT there. */
+void oracle_host_emulates(void);
+/* Did the case end, on the CPU, where such a host would have looked at the instruction? */
+bool oracle_is_emulated(const struct oracle_state *native);
+bool oracle_may_set_nt(void); /* else NT is not to be set in ring 3 */
 /* The DIFF_* bits in which two outcomes differ, except in undefined flags. */
 unsigned oracle_compare(const struct oracle_state *a, const struct oracle_memory *ma,
                         const struct oracle_state *b, const struct oracle_memory *mb,

@@ -106,6 +106,7 @@ static void fake_setup(unsigned vcpus)
 	struct board_config config = {
 		.vcpus = vcpus, .tsc_hz = 2000000000, .testdev = true, .host = &fake_host
 	};
+	struct vcpu_config vcpu_config = { .nr = vcpus, .engine = &fake_engine };
 	char err[256] = "";
 
 	memset(&fake, 0, sizeof(fake));
@@ -114,8 +115,8 @@ static void fake_setup(unsigned vcpus)
 	config.mem = fake.mem;
 	config.loop = fake.loop;
 	assert_int_equal(board_new(&fake.board, &config, err, sizeof(err)), 0);
-	assert_int_equal(vcpu_group_init(&fake.group, vcpus, &fake_engine, NULL, fake.mem, NULL),
-	                 0);
+	vcpu_config.mem = fake.mem;
+	assert_int_equal(vcpu_group_init(&fake.group, &vcpu_config), 0);
 	fake.group.board = fake.board;
 	for (unsigned i = 0; i < vcpus; i++) {
 		struct vcpu *v = fake.group.vcpu[i];

@@ -27,7 +27,8 @@ static struct fixture *make(unsigned vcpus)
 	struct fixture *f = new_zeroed(sizeof(*f));
 	char err[128];
 
-	assert_int_equal(cpuid_model_new(&f->model, "host", vcpus, TSC_HZ, err, sizeof(err)), 0);
+	assert_int_equal(cpuid_model_new(&f->model, "host", NULL, vcpus, TSC_HZ, err, sizeof(err)),
+	                 0);
 	f->cpu.cpuid = f->model;
 	cpu_reset(&f->cpu);
 	return f;
@@ -52,11 +53,88 @@ static void refuses_what_it_does_not_know(void **state)
 	struct cpuid_model *m;
 	char err[128] = "";
 
-	assert_int_equal(cpuid_model_new(&m, "486", 1, TSC_HZ, err, sizeof(err)), -EINVAL);
+	assert_int_equal(cpuid_model_new(&m, "486", NULL, 1, TSC_HZ, err, sizeof(err)), -EINVAL);
 	assert_non_null(strstr(err, "486"));
-	assert_int_equal(cpuid_model_new(&m, "host", 0, TSC_HZ, err, sizeof(err)), -EINVAL);
-	assert_int_equal(cpuid_model_new(&m, "host", 100000, TSC_HZ, err, sizeof(err)), -EINVAL);
+	assert_int_equal(cpuid_model_new(&m, "host", NULL, 0, TSC_HZ, err, sizeof(err)), -EINVAL);
+	assert_int_equal(cpuid_model_new(&m, "host", NULL, 100000, TSC_HZ, err, sizeof(err)),
+	                 -EINVAL);
 	assert_non_null(strstr(err, "100000"));
+}
+
+/* An engine that has all that the level asks for, and more. */
+static struct cpuid_offer *rich_offer(void)
+{
+	struct cpuid_offer *o = new_zeroed((sizeof(*o) + 63) & ~63ul);
+	static const struct {
+		uint32_t leaf, sub;
+	} all[] = { { 1, 0 }, { 6, 0 }, { 7, 0 }, { 0x80000001, 0 }, { 0x80000007, 0 } };
+
+	o->engine = "rich";
+	for (size_t n = 0; n < ARRAY_SIZE(all); n++)
+		o->leaf[o->nr++] =
+		        (struct cpuid_leaf){ .leaf = all[n].leaf, .r = { ~0u, ~0u, ~0u, ~0u } };
+	for (uint32_t bit = 2; bit < 10; bit++)
+		o->leaf[o->nr++] = (struct cpuid_leaf){ .leaf = 0xd,
+			                                .sub = bit,
+			                                .r = { 64, 576 + 64 * bit, 0, 0 } };
+	return o;
+}
+
+static const struct cpuid_leaf *offered(struct cpuid_offer *o, uint32_t leaf)
+{
+	for (unsigned n = 0; n < o->nr; n++)
+		if (o->leaf[n].leaf == leaf)
+			return &o->leaf[n];
+	return NULL;
+}
+
+static struct fixture *make_level(const char *name, const struct cpuid_offer *o)
+{
+	struct fixture *f = new_zeroed(sizeof(*f));
+	char err[256] = "";
+
+	assert_int_equal(cpuid_model_new(&f->model, name, o, 1, TSC_HZ, err, sizeof(err)), 0);
+	f->cpu.cpuid = f->model;
+	return f;
+}
+
+/* What a level shows does not depend on the engine, and grows from one to the next. */
+static void levels_are_the_same_everywhere(void **state)
+{
+	struct cpuid_offer *o = rich_offer();
+	struct fixture *rich = make_level("x86-64-v1", o), *soft = make_level("x86-64-v1", NULL);
+	struct fixture *v4 = make_level("x86-64-v4", o), *v3 = make_level("x86-64-v3", o);
+
+	for (unsigned reg = 2; reg < 4; reg++) {
+		assert_int_equal(query(rich, 1, 0, reg), query(soft, 1, 0, reg));
+		assert_int_equal(query(rich, 7, 0, reg), query(soft, 7, 0, reg));
+		assert_int_equal(query(rich, 0x80000001, 0, reg), query(soft, 0x80000001, 0, reg));
+	}
+	assert_int_equal(query(soft, 1, 0, 2) & (BIT(0) | BIT(9) | BIT(26) | BIT(28)), 0);
+	assert_int_equal(query(soft, 0xd, 0, 0), 0);
+	assert_int_equal(query(v3, 7, 0, 1) & (BIT(5) | BIT(16)), BIT(5));
+	assert_int_equal(query(v3, 0xd, 0, 0), 7);
+	assert_int_equal(query(v4, 7, 0, 1) & (BIT(5) | BIT(16)), BIT(5) | BIT(16));
+	assert_int_equal(query(v4, 0xd, 0, 0), 0xe7);
+	assert_int_equal(query(v4, 0xd, 0, 2), 576 + 64 * 7 + 64);
+	unmake(rich), unmake(soft), unmake(v3), unmake(v4);
+	free(o);
+}
+
+static void names_what_is_missing(void **state)
+{
+	struct cpuid_offer *o = rich_offer();
+	struct cpuid_model *m;
+	char err[256] = "";
+
+	((struct cpuid_leaf *)offered(o, 7))->r[1] &= ~(uint32_t)(BIT(5) | BIT(8));
+	assert_int_equal(cpuid_model_new(&m, "x86-64-v3", o, 1, TSC_HZ, err, sizeof(err)),
+	                 -ENOTSUP);
+	assert_string_equal(err, "CPU model \"x86-64-v3\": rich has not avx2, bmi2");
+	assert_int_equal(cpuid_model_new(&m, "x86-64-v4", NULL, 1, TSC_HZ, err, sizeof(err)),
+	                 -ENOTSUP);
+	assert_non_null(strstr(err, "avx512f"));
+	free(o);
 }
 
 static void hides_what_is_not_executed(void **state)
@@ -195,6 +273,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(refuses_what_it_does_not_know),
+		cmocka_unit_test(levels_are_the_same_everywhere),
+		cmocka_unit_test(names_what_is_missing),
 		cmocka_unit_test(hides_what_is_not_executed),
 		cmocka_unit_test(no_model_promises_more),
 		cmocka_unit_test(shows_what_is_ours),

@@ -53,7 +53,8 @@ static int set_up(void **state)
 	char err[256];
 
 	memset(m, 0, sizeof(*m));
-	assert_int_equal(cpuid_model_new(&m->model, "host", 1, 1000000000, err, sizeof(err)), 0);
+	assert_int_equal(cpuid_model_new(&m->model, "host", NULL, 1, 1000000000, err, sizeof(err)),
+	                 0);
 	assert_int_equal(mem_new(&m->mem, MEM_MIN_BYTES), 0);
 	c->ops = &ops;
 	c->cpuid = m->model;

@@ -560,6 +560,61 @@ static void test_x2apic(void **state)
 	assert_int_equal(value, 0xff);
 }
 
+/* All of an APIC by its page, to another: interrupts, priorities, and the timer from where it is.
+ */
+static void test_page(void **state)
+{
+	uint8_t page[LAPIC_PAGE], again[LAPIC_PAGE];
+
+	lapic_write(&f.l[1], SVR, 4, 0x1ff);
+	lapic_write(&f.l[1], LDR, 4, 0x02000000);
+	lapic_write(&f.l[1], TPR, 4, 0x20);
+	lapic_write(&f.l[1], LVTT, 4, 0x70);
+	lapic_write(&f.l[1], TDCR, 4, 0xb);
+	lapic_write(&f.l[1], TMICT, 4, 5000000);
+	lapic_bus_deliver(&f.bus, &(struct lapic_msg){ .dest = 1, .vector = 0x61 });
+	assert_int_equal(lapic_ack(&f.l[1]), 0x61);
+	lapic_bus_deliver(&f.bus, &(struct lapic_msg){ .dest = 1, .vector = 0x45 });
+	lapic_get_page(&f.l[1], page);
+	lapic_take_loaded(&f.l[2]);
+	lapic_set_page(&f.l[2], page, f.l[1].s.base_msr, 0);
+	assert_false(lapic_take_loaded(&f.l[2]));
+	lapic_get_page(&f.l[2], again);
+	again[ID + 3] = page[ID + 3];
+	memcpy(again + TMCCT, page + TMCCT, 4); /* which goes on */
+	assert_memory_equal(again, page, sizeof(page));
+	assert_true(f.l[2].timer.deadline_ns != 0);
+	lapic_write(&f.l[2], EOI, 4, 0);
+	assert_int_equal(lapic_ack(&f.l[2]), 0x45);
+	lapic_load(&f.l[3], &f.l[1].s);
+	assert_true(lapic_take_loaded(&f.l[3]));
+	assert_int_equal(lapic_get_tpr(&f.l[3]), 2);
+}
+
+/* APICs of the host's kernel get what ours would have. */
+static uint64_t sent_addr;
+static uint32_t sent_data;
+
+static bool note_sent(void *opaque, uint64_t addr, uint32_t data)
+{
+	sent_addr = addr;
+	sent_data = data;
+	return true;
+}
+
+static void test_external(void **state)
+{
+	static const struct irqchip_ops chip_ops = { .send = note_sent };
+	static const struct irqchip chip = { .kind = IRQCHIP_KERNEL, .ops = &chip_ops };
+
+	f.bus.external = &chip;
+	assert_true(lapic_bus_msi(&f.bus, 0xfee03004, 0x8161));
+	assert_int_equal(sent_addr, 0xfee03004);
+	assert_int_equal(sent_data, 0xc161);
+	assert_int_equal(f.v[3].attention, 0);
+	f.bus.external = NULL;
+}
+
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 
 int main(void)
@@ -570,7 +625,7 @@ int main(void)
 		TEST(test_logical),       TEST(test_lowest),       TEST(test_disabled),
 		TEST(test_extint),        TEST(test_lint),         TEST(test_oneshot),
 		TEST(test_periodic),      TEST(test_tsc_deadline), TEST(test_base),
-		TEST(test_x2apic),
+		TEST(test_x2apic),        TEST(test_page),         TEST(test_external),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

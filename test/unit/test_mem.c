@@ -18,6 +18,16 @@ static struct mem *new_mem(uint64_t bytes)
 	return m;
 }
 
+/* As the guest's addresses do, RAM begins on a large page. */
+static void ram_is_aligned(void **state)
+{
+	struct mem *m = new_mem(MEM_HOLE_BASE + MEM_MIN_BYTES);
+
+	assert_int_equal((uintptr_t)m->ram[0] % (2 * MiB), 0);
+	assert_int_equal((uintptr_t)m->ram[1] % (2 * MiB), 0);
+	mem_free(m);
+}
+
 static void sizes_are_checked(void **state)
 {
 	static const uint64_t bad[] = { 0,
@@ -139,15 +149,39 @@ static void stray_accesses_fault(void **state)
 	mem_free(m);
 }
 
+/* A bit for each page that the host reported, once. */
+static void dirty_pages_are_logged(void **state)
+{
+	struct mem *m = new_mem(MEM_MIN_BYTES);
+	uint64_t bitmap[MEM_MIN_BYTES / PAGE_SIZE / 64] = { 0 }, value = 1;
+
+	assert_int_equal(mem_dirty_words(m), sizeof(bitmap) / 8);
+	mem_write(m, 0x1000, &value, sizeof(value)); /* before the start */
+	assert_int_equal(mem_dirty_start(m), 0);
+	mem_write(m, 0x5ffc, &value, sizeof(value)); /* two pages */
+	mem_wrote(m, mem_host(m, MEM_MIN_BYTES - 8, 8, true), 8);
+	mem_dirty_take(m, bitmap);
+	assert_int_equal(bitmap[0], BIT(5) | BIT(6));
+	assert_int_equal(bitmap[sizeof(bitmap) / 8 - 1], BIT(63));
+	memset(bitmap, 0, sizeof(bitmap));
+	mem_dirty_take(m, bitmap);
+	assert_int_equal(bitmap[0], 0);
+	mem_dirty_stop(m);
+	mem_write(m, 0x1000, &value, sizeof(value));
+	mem_free(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sizes_are_checked),
+		cmocka_unit_test(ram_is_aligned),
 		cmocka_unit_test(small_memory_is_one_bank),
 		cmocka_unit_test(memory_above_the_hole),
 		cmocka_unit_test(memory_of_the_largest_size_is_lazy),
 		cmocka_unit_test(rom_splits_ram_and_drops_writes),
 		cmocka_unit_test(rom_outside_ram_and_too_many),
+		cmocka_unit_test(dirty_pages_are_logged),
 		cmocka_unit_test(stray_accesses_fault),
 	};
 

@@ -49,7 +49,8 @@ static int set_up(void **state)
 	struct machine *m = new_zeroed(sizeof(*m));
 	char err[128];
 
-	assert_int_equal(cpuid_model_new(&m->model, "host", 1, 2000000000, err, sizeof(err)), 0);
+	assert_int_equal(cpuid_model_new(&m->model, "host", NULL, 1, 2000000000, err, sizeof(err)),
+	                 0);
 	m->cpu.ops = &ops;
 	m->cpu.cpuid = m->model;
 	cpu_reset(&m->cpu);

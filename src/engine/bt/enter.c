@@ -88,7 +88,7 @@ static void load_vector(struct bt *b)
 
 bool enter_is_wanted(const struct cpu *c, uint32_t attention)
 {
-	if (attention & (ATTN_KICK | ATTN_INIT | ATTN_CODE))
+	if (attention & (ATTN_KICK | ATTN_INIT | ATTN_CODE | ATTN_EVENT))
 		return true;
 	if (attention & ATTN_NMI && !c->nmi_masked)
 		return true;
