@@ -368,17 +368,33 @@ static bool has_room(const struct bt_segment *s)
 	       s->meta_size - s->meta_used >= BT_BLOCK_META_MAX && s->nr_blocks < s->max_blocks;
 }
 
-/* The list of links across pages may hold exits of the segment. */
+static void sweep(struct bt_block **heads, unsigned nr, enum list list)
+{
+	for (unsigned n = 0; n < nr; n++)
+		for (struct bt_block **at = &heads[n]; *at;) {
+			if ((*at)->dead)
+				*at = *next_of(*at, list);
+			else
+				at = next_of(*at, list);
+		}
+}
+
+/* The list of links across pages may hold exits of the segment. The lists of blocks are gone through
+ * once: the oldest blocks are at the ends of theirs. */
 static void empty(struct bt *b, struct bt_segment *s)
 {
+	struct bt_cache *c = b->cache;
+
 	if (!s->nr_blocks)
 		return;
 	cache_unlink_cross(b);
 	world_drop_doubts(b, s->meta, s->meta + s->meta_size);
-	b->cache->drops++;
+	c->drops++;
 	for (unsigned n = 0; n < s->nr_blocks; n++)
-		if (!s->block[n]->dead)
-			cache_drop(b, s->block[n]);
+		kill(b, s->block[n]);
+	sweep(c->bucket, BT_BUCKETS, LIST_HASH);
+	sweep(c->page, BT_PAGES, LIST_PAGE);
+	sweep(c->span, BT_PAGES, LIST_SPAN);
 	s->nr_blocks = 0;
 	s->code_used = s->code_start;
 	s->meta_used = 0;
