@@ -379,8 +379,8 @@ static void sweep(struct bt_block **heads, unsigned nr, enum list list)
 		}
 }
 
-/* The list of links across pages may hold exits of the segment. The lists of blocks are gone through
- * once: the oldest blocks are at the ends of theirs. */
+/* The list of links across pages may hold exits of the segment. The lists of blocks are gone
+ * through once: the oldest blocks are at the ends of theirs. */
 static void empty(struct bt *b, struct bt_segment *s)
 {
 	struct bt_cache *c = b->cache;
