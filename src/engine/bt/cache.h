@@ -41,12 +41,14 @@ struct bt_recipe {
 static inline bool bt_pack_recipe(const struct bt_recipe *r, uint32_t *slot)
 {
 	bool imm = r->b == 255;
-	uint32_t v = (uint32_t)BT_SLOT_RECIPE | r->op | (uint32_t)__builtin_ctz(r->size) << 3 |
-	             (uint32_t)r->a << 5;
 
-	*slot = imm ? v | (uint32_t)BT_SLOT_IMM | ((uint32_t)r->imm << 9 & 0x3ffffe00u)
-	            : v | (uint32_t)r->b << 9;
-	return r->op != RECIPE_NONE && (!imm || (r->imm >= -(1 << 20) && r->imm < 1 << 20));
+	if (r->op == RECIPE_NONE || (imm && (r->imm < -(1 << 20) || r->imm >= 1 << 20)))
+		return false;
+	*slot = (uint32_t)BT_SLOT_RECIPE | r->op | (uint32_t)__builtin_ctz(r->size) << 3 |
+	        (uint32_t)r->a << 5;
+	*slot |= imm ? (uint32_t)BT_SLOT_IMM | ((uint32_t)r->imm << 9 & 0x3ffffe00u)
+	             : (uint32_t)r->b << 9;
+	return true;
 }
 static inline struct bt_recipe bt_unpack_recipe(uint32_t slot)
 {
