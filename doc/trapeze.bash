@@ -20,6 +20,7 @@ _trapeze_image_words() {
 	--cluster-size) echo "512B 4K 64K 2M" ;;
 	--refcount-bits) echo "1 2 4 8 16 32 64" ;;
 	--version) echo "2 3" ;;
+	--suite) echo "bookworm trixie" ;;
 	*) [[ $4 != -* ]] || _trapeze_image_options "$1" "$2" ;;
 	esac
 }
@@ -39,7 +40,7 @@ _trapeze() {
 		--serial | --console) words="stdio file: unix: pty none" ;;
 		--decompress) words="host guest" ;;
 		--watchdog) words="reset poweroff pause" ;;
-		--kernel | --initrd | --module | --disk | --stats | --trace) ;; # files
+		--kernel | --initrd | --module | --image | --disk | --stats | --trace) ;; # files
 		--append | --port | --net | --share | --vsock | --balloon | --memory | --vcpus | --timeout | --code-cache) return ;;
 		*) words=$(_trapeze_run_options "$command") ;;
 		esac

@@ -39,6 +39,9 @@ _trapeze_image() {
 		':image:_files' ;;
 	convert) _arguments $format '(-O --to)'{-O,--to}'[new format]:format:(raw qcow2)' $qcow2 \
 		':image:_files' ':new image:_files' ;;
+	debian) _arguments '--size[of the disk]:size:(2G 4G 20G)' '--packages[to install, too]:names:' \
+		'--hostname[of the machine]:name:' '--ssh-key[public keys]:file:_files' \
+		'--suite[release]:name:(bookworm trixie)' ':new image:_files' ;;
 	resize) _arguments $format '--shrink[allow a smaller size]' ':image:_files' ':size:' ;;
 	rebase) _arguments $backing '(-u --unsafe)'{-u,--unsafe}'[change the name only]' \
 		':image:_files' ;;
@@ -75,6 +78,7 @@ _trapeze() {
 		'--serial[serial port]:where:_trapeze_serial' \
 		'--console[virtio console]:where:_trapeze_serial' \
 		'*--port[a named port of the virtio console]:name and where:' \
+		'--image[the disk to boot from]:disk:_files' \
 		'*--disk[a disk image]:disk:_files' \
 		'--balloon[memory balloon]:size left to the guest:' \
 		'--rng[a source of random numbers]' \

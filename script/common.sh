@@ -8,7 +8,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/trapeze
 
 build_packages=(gcc meson ninja-build pkg-config libzydis-dev libzycore-dev liblz4-dev liblzma-dev
 	libzstd-dev zlib1g-dev libjansson-dev liburing-dev
-	libslirp-dev)
+	libslirp-dev libext2fs-dev comerr-dev)
 guest_packages=(cpio)
 
 say() {
@@ -86,7 +86,7 @@ check_foreign() {
 		command -v "$tool" >/dev/null && continue
 		die "this is not Debian, so please install by hand: gcc, meson, ninja, pkg-config," \
 			"cpio, and the development files of zydis 4, zycore, lz4, lzma, zstd," \
-			"zlib, jansson, liburing and libslirp ($tool is missing)"
+			"zlib, jansson, liburing, libslirp and libext2fs ($tool is missing)"
 	done
 }
 

@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +21,7 @@ struct key {
 
 static int refuse(const char *text, const char *what)
 {
-	log_error("--disk %s: %s", text, what);
+	log_error("%s: %s", text, what);
 	return -EINVAL;
 }
 
@@ -103,39 +104,50 @@ static int parse_key(struct vm_disk *d, char *word, const char *text)
 		if (strcmp(word, keys[i].name))
 			continue;
 		if (keys[i].has_value != !!value) {
-			log_error("--disk %s: %s %s value", text, word,
-			          value ? "takes no" : "needs a");
+			log_error("%s: %s %s value", text, word, value ? "takes no" : "needs a");
 			return -EINVAL;
 		}
 		return keys[i].parse(d, value, text);
 	}
-	log_error("--disk %s: no such key as '%s', only format, readonly, iops, bps, serial, if, "
+	log_error("%s: no such key as '%s', only format, readonly, iops, bps, serial, if, "
 	          "werror",
 	          text, word);
 	return -EINVAL;
 }
 
-int run_parse_disk(struct run_options *opts, const char *text)
+static int parse_words(struct vm_disk *d, char *words, const char *text)
 {
-	struct vm_disk *d = &opts->vm.disk[opts->vm.nr_disks];
-	char *copy, *word, *rest;
+	char *word, *rest = strchr(words, ',');
 
-	if (opts->vm.nr_disks == VM_MAX_DISKS) {
-		log_error("--disk %s: more than %d disks", text, VM_MAX_DISKS);
-		return -EINVAL;
-	}
-	copy = strdup(text);
-	if (!copy)
-		return refuse(text, strerror(ENOMEM));
-	opts->disk_text[opts->vm.nr_disks++] = copy;
-	*d = (struct vm_disk){ .path = copy };
-	rest = strchr(copy, ',');
 	if (rest)
 		*rest++ = '\0';
-	if (!*copy)
+	if (!*words)
 		return refuse(text, "the file name is empty");
 	while ((word = strsep(&rest, ",")))
 		if (parse_key(d, word, text))
 			return -EINVAL;
 	return 0;
+}
+
+int run_parse_disk(struct run_options *opts, const char *option, const char *value)
+{
+	struct vm_disk *d = &opts->vm.disk[opts->vm.nr_disks];
+	char *copy, *text;
+	int rc;
+
+	if (opts->vm.nr_disks == VM_MAX_DISKS) {
+		log_error("%s %s: more than %d disks", option, value, VM_MAX_DISKS);
+		return -EINVAL;
+	}
+	copy = strdup(value);
+	if (!copy || asprintf(&text, "%s %s", option, value) < 0) {
+		free(copy);
+		log_error("%s: %s", option, strerror(ENOMEM));
+		return -ENOMEM;
+	}
+	opts->disk_text[opts->vm.nr_disks++] = copy;
+	*d = (struct vm_disk){ .path = copy };
+	rc = parse_words(d, copy, text);
+	free(text);
+	return rc;
 }

@@ -77,6 +77,35 @@ static int parse_version(void *opts, const struct option_row *row, const char *v
 	return rc;
 }
 
+static int parse_size_option(void *opts, const struct option_row *row, const char *value)
+{
+	struct image_options *o = opts;
+
+	if (options_parse_bytes(value, &o->size) || !o->size) {
+		log_error("%s %s: not a size such as 4G", row->name, value);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int parse_debian(void *opts, const struct option_row *row, const char *value)
+{
+	struct image_options *o = opts;
+	const struct {
+		const char *name, **out;
+	} texts[] = {
+		{ "--packages", &o->packages },
+		{ "--hostname", &o->hostname },
+		{ "--ssh-key", &o->ssh_key },
+		{ "--suite", &o->suite },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+		if (!strcmp(row->name, texts[i].name))
+			*texts[i].out = value;
+	return 0;
+}
+
 static int parse_flag(void *opts, const struct option_row *row, const char *value)
 {
 	struct image_options *o = opts;
@@ -152,6 +181,18 @@ static const struct option_row convert_rows[] = {
 	ROW_FORMAT,
 	{ "--to", "-O", "FORMAT", parse_format, "of the new image: raw or qcow2, the default" },
 	ROWS_QCOW2,
+	ROW_HELP,
+	{ 0 },
+};
+
+static const struct option_row debian_rows[] = {
+	{ "FILE", NULL, "", take_word, "the new qcow2 image" },
+	{ "--size", NULL, "SIZE", parse_size_option, "of the disk; 4G" },
+	{ "--packages", NULL, "NAME,...", parse_debian, "to install, too" },
+	{ "--hostname", NULL, "NAME", parse_debian, "of the machine; debian" },
+	{ "--ssh-key", NULL, "FILE", parse_debian,
+	  "public keys with which ssh lets root in; else it\nlets nobody in" },
+	{ "--suite", NULL, "NAME", parse_debian, "Debian's release; bookworm" },
 	ROW_HELP,
 	{ 0 },
 };
@@ -293,6 +334,7 @@ static const struct image_verb {
 	{ "check", "FILE", "look for damage and leaks", check_rows, image_check_verb },
 	{ "convert", "FROM TO", "copy to an image of another format", convert_rows,
 	  image_convert_verb },
+	{ "debian", "FILE", "make an image with Debian on it", debian_rows, image_debian_verb },
 	{ "resize", "FILE SIZE", "change the disk's size", resize_rows, run_resize },
 	{ "rebase", "FILE", "change the backing file", rebase_rows, run_rebase },
 };

@@ -428,7 +428,7 @@ int cli_run(int argc, char **argv)
 		run_free_options(&r.opts);
 		return CLI_OK;
 	}
-	if (!prepare(&r) && !start(&r))
+	if (!run_prepare_image(&r.opts) && !prepare(&r) && !start(&r))
 		status = finish(&r);
 	clean_up(&r);
 	if (r.signal)

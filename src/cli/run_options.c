@@ -262,7 +262,12 @@ static int parse_testdev(void *opts, const struct option_row *row, const char *v
 
 static int parse_disk(void *opts, const struct option_row *row, const char *value)
 {
-	return run_parse_disk(opts, value);
+	return run_parse_disk(opts, row->name, value);
+}
+
+static int parse_image(void *opts, const struct option_row *row, const char *value)
+{
+	return run_parse_image(opts, value);
 }
 
 static int parse_rng(void *opts, const struct option_row *row, const char *value)
@@ -383,6 +388,9 @@ static const struct option_row run_table[] = {
 	{ "--console", NULL, "WHERE", parse_console,
 	  "add a virtio console; WHERE as for --serial" },
 	{ "--port", NULL, "NAME=WHERE", parse_port, "add a named port to it; may be given again" },
+	{ "--image", NULL, "PATH[,KEY=VALUE]", parse_image,
+	  "the first disk, keys as for --disk; without --kernel,\n"
+	  "boots the newest kernel in its /boot" },
 	{ "--disk", NULL, "PATH[,KEY=VALUE]", parse_disk,
 	  "a disk image; keys: format=raw|qcow2, readonly,\n"
 	  "iops=N, bps=SIZE, serial=TEXT, if=virtio|nvme,\n"
@@ -464,8 +472,8 @@ int run_parse(struct run_options *opts, int argc, char **argv)
 	};
 	if (options_parse(run_table, opts, argc, argv))
 		return -EINVAL;
-	if (!opts->vm.kernel && !opts->help) {
-		log_error("run: no --kernel given (--help lists the options)");
+	if (!opts->vm.kernel && !opts->image && !opts->help) {
+		log_error("run: no --kernel or --image given (--help lists the options)");
 		return -EINVAL;
 	}
 	if (check_stdio(opts) || check_balloon(&opts->vm))
@@ -477,6 +485,7 @@ int run_parse(struct run_options *opts, int argc, char **argv)
 
 void run_free_options(struct run_options *opts)
 {
+	run_free_boot(&opts->boot);
 	for (unsigned i = 0; i < opts->vm.nr_disks; i++)
 		free(opts->disk_text[i]);
 	for (unsigned i = 0; i < opts->vm.nr_ports; i++)
@@ -485,7 +494,7 @@ void run_free_options(struct run_options *opts)
 
 void run_print_help(void)
 {
-	puts("usage: trapeze run --kernel FILE [OPTION]...\n");
+	puts("usage: trapeze run --kernel FILE|--image PATH [OPTION]...\n");
 	options_print_help(run_table, stdout);
 	puts("\nOn a terminal, Ctrl-A x ends the machine and Ctrl-A ? lists the keys.\n"
 	     "Status: 0 powered off, 2 crashed, 3 rebooted, 4 timeout, 1 usage or host error.");
