@@ -1,6 +1,7 @@
 /*
  * Moves: MOV, MOVZX, MOVSX, LEA, XCHG, CMOVcc, SETcc, XLAT, flags to and from AH, and flag bits.
  */
+#include "cpu/cpuid.h"
 #include "interp/far.h"
 #include "interp/rmw.h"
 
@@ -119,6 +120,9 @@ static insn_fn pick_extend(const struct op_decode *d, struct insn *i)
 	};
 	unsigned size = d->op[1].size / 8;
 
+	/* Intel's MOVSXD to 16 bits reads no more than these (SDM 2B). */
+	if (d->z->mnemonic == ZYDIS_MNEMONIC_MOVSXD && i->opsize == 2 && !cpuid_is_amd(d->c->cpuid))
+		size = 2;
 	return fns[d->z->mnemonic != ZYDIS_MNEMONIC_MOVZX][__builtin_ctz(size)]
 	          [(i->flags & INSN_MEM) != 0];
 }

@@ -399,7 +399,7 @@ def test_own_backing(tools):
 def test_help(tools):
     verbs = [line.split()[0] for line in tools.image("--help").stdout.splitlines()
              if line.startswith("  ")]
-    assert verbs == ["create", "info", "check", "convert", "resize", "rebase"]
+    assert verbs == ["create", "info", "check", "convert", "debian", "resize", "rebase"]
     manual = (pathlib.Path(__file__).parents[2] / "doc/trapeze.1").read_text()
     for verb in verbs:
         shown = tools.image(verb, "--help").stdout

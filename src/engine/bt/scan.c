@@ -153,6 +153,9 @@ static bool is_rare(const struct bt_xlat *x, const struct guest_insn *g, bool co
 	/* Outside 64-bit mode FS and GS have limits and types that nothing here checks. */
 	if (!code64 && g->mem.present && g->mem.seg != NO_REG && g->class != ISA_LEA)
 		return true;
+	/* Vendors differ in how much it reads. */
+	if (g->z.mnemonic == ZYDIS_MNEMONIC_MOVSXD && g->z.operand_width == 16)
+		return true;
 	if (g->mem.present && (g->z.address_width < 32 || (!g->mem.size && g->class != ISA_LEA)))
 		return true;
 	switch (g->class) {
