@@ -299,6 +299,7 @@ struct reach access_reach(struct bt_xlat *x, const struct operand *o, uint32_t a
 	range.disp = r.lo;
 	range.size = (uint16_t)(r.hi - r.lo);
 	check_operand(x, &range, c->host, r.write, o->write, true);
+	x->sites_checked = x->nr_sites;
 	*c = (struct cached){ .valid = true,
 		              .host = c->host,
 		              .place = r.place,

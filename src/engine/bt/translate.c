@@ -44,15 +44,18 @@ struct pending *xlat_pending(struct bt_xlat *x, enum pending_kind kind, uint8_t 
 	return p;
 }
 
-/* Sites of an instruction learn where it ends, unless it jumps. Not those of SITE_VECTOR: they come
- * before the instruction's access, and what follows may rely on the address that this finds. */
+/* Sites of an instruction learn where it ends, unless it jumps. Not those that come before an
+ * address has been checked which the instructions that follow rely on: whoever went on there from
+ * such a site would use whatever the register holds. */
 static void set_resume(struct bt_xlat *x, const struct guest_insn *g, unsigned first_site)
 {
 	if (g->class == ISA_JMP || g->class == ISA_CALL || g->class == ISA_RET ||
 	    g->class == ISA_SYSCALL || g->class == ISA_SYSRET)
 		return;
+	if (first_site < x->sites_checked)
+		first_site = x->sites_checked;
 	for (unsigned n = first_site; n < x->nr_sites; n++)
-		if (x->site[n].kind != SITE_CHECK && x->site[n].kind != SITE_VECTOR) {
+		if (x->site[n].kind != SITE_CHECK) {
 			x->site[n].resume = emit_offset(&x->e);
 			x->site[n].held = hold_pack(x);
 		}
@@ -199,6 +202,7 @@ static void begin(struct bt_xlat *x, const uint8_t *host, uint32_t key)
 	*x->block = (struct bt_block){ .host = host, .key = key, .start = s->code_used };
 	x->site = x->block->site = cache_meta(s, 0);
 	x->nr_sites = x->nr_exits = x->nr_pending = x->nr_windows = 0;
+	x->sites_checked = 0;
 	x->recipe.op = RECIPE_NONE;
 	x->packed = false;
 	x->sse_checked = x->avx_checked = x->x87_checked = false;

@@ -117,7 +117,8 @@ struct bt_xlat {
 	const uint8_t *host2;
 	uint32_t insn_start; /* offset of the rewritten instruction, behind what it needed */
 	unsigned nr_sites, nr_exits, nr_pending, nr_windows;
-	struct bt_site *site; /* in the segment's tables */
+	unsigned sites_checked; /* sites up to the last check of an address that was kept */
+	struct bt_site *site;   /* in the segment's tables */
 	struct bt_exit exit[XLAT_EXITS];
 	struct bt_window window[XLAT_EXITS];
 	struct pending pending[XLAT_PENDING];

@@ -159,12 +159,37 @@ static void test_periodic(void)
 	pit_stop();
 }
 
+/* A stack in device memory: an engine may have somebody else do the PUSH and go on behind it, where
+ * its operand's neighbours are read, which it may have looked up together with the operand. */
+static void test_stack(void)
+{
+	static uint64_t at[2][3] = { { 1, 2, 3 }, { 4, 5, 6 } };
+
+	for (unsigned n = 0; n < 2; n++) {
+		word sp, two, three;
+
+		__asm__ volatile("mov %%rsp, %0\n"
+		                 "mov %3, %%rsp\n"
+		                 "jmp 1f\n"
+		                 "1: pushq (%4)\n"
+		                 "mov 8(%4), %1\n"
+		                 "mov 16(%4), %2\n"
+		                 "mov %0, %%rsp\n"
+		                 : "=&r"(sp), "=&r"(two), "=&r"(three)
+		                 : "r"(HPET_BASE + 0x3f8), "r"(at[n])
+		                 : "memory");
+		ok_equal("read behind a PUSH to a device", two, at[n][1]);
+		ok_equal("  and behind that", three, at[n][2]);
+	}
+}
+
 void guest_run(void)
 {
 	pic_disable();
 	apic_enable();
 	apic_write(APIC_LVT_LINT0, APIC_MASKED);
 	irq_begin(apic_end);
+	test_stack();
 	test_counter();
 	test_one_shot();
 	test_level();
