@@ -284,8 +284,10 @@ int qcow2_read_header(struct qcow2 *q, const struct errbuf *e)
 
 	if (!rc)
 		rc = read_fields(&h);
-	q->file_end = qcow2_clusters_of(q, h.file_size) * q->cluster_size;
-	q->end_is_zero = !q->node->file.device;
+	if (!rc) {
+		q->file_end = qcow2_clusters_of(q, h.file_size) * q->cluster_size;
+		q->end_is_zero = !q->node->file.device;
+	}
 	free(h.bytes);
 	return rc;
 }
