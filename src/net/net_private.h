@@ -19,11 +19,17 @@
 
 struct net_backend_ops;
 
+struct net_endpoint {
+	bool v6; /* which of the two addresses counts */
+	struct in_addr addr;
+	struct in6_addr addr6;
+	uint16_t port;
+};
+
 /* hostfwd=PROTOCOL:[ADDRESS]:PORT-[ADDRESS]:PORT */
 struct net_forward {
 	bool udp;
-	struct in_addr host, guest; /* guest: 0.0.0.0 is the one that DHCP gives first */
-	uint16_t host_port, guest_port;
+	struct net_endpoint host, guest; /* guest 0.0.0.0 is the one that DHCP gives first */
 	const char *text;
 };
 
@@ -36,8 +42,9 @@ struct net_options {
 	/* user */
 	struct net_forward forward[NET_MAX_FORWARDS];
 	unsigned nr_forwards;
-	bool restricted, no_ipv6;
+	bool restricted, no_ipv4, no_ipv6;
 	struct in_addr network, mask; /* network 0: not given */
+	struct in6_addr network6;     /* the same, of 64 bits */
 	struct in_addr host, dns, dhcp;
 	const char *hostname, *domain;
 	/* tap */
@@ -50,6 +57,8 @@ struct net_options {
 /* 0, or -EINVAL with one line in err. net_options_fini() after either. */
 int net_options_parse(struct net_options *o, const char *text, char *err, size_t errlen);
 void net_options_fini(struct net_options *o);
+/* Decimal digits and nothing else, from low to high. */
+bool net_parse_number(const char *text, uint64_t low, uint64_t high, uint64_t *out);
 
 /* Which descriptors the thread is to wait for, and until when; made anew for every wait. */
 struct net_poll {

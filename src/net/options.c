@@ -17,6 +17,8 @@
 #define LINK BIT(2)
 #define ALL  (USER | TAP | LINK)
 
+#define FORWARD_FORM "not tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT"
+
 static const struct net_backend_ops *const backends[] = { &net_user_ops, &net_tap_ops,
 	                                                  &net_link_ops };
 
@@ -42,7 +44,7 @@ __attribute__((format(printf, 2, 3))) static int refuse(const struct complaint *
 
 /* Kinds of values. */
 
-static bool parse_number(const char *text, uint64_t low, uint64_t high, uint64_t *out)
+bool net_parse_number(const char *text, uint64_t low, uint64_t high, uint64_t *out)
 {
 	char *end;
 
@@ -90,7 +92,7 @@ static int parse_rate(struct net_options *o, char *value, const struct complaint
 		value[len - 1] = 0;
 		break;
 	}
-	if (!parse_number(value, 1, RATE_MAX_BITS / unit, &o->rate) || o->rate * unit < 8000) {
+	if (!net_parse_number(value, 1, RATE_MAX_BITS / unit, &o->rate) || o->rate * unit < 8000) {
 		if (unit > 1)
 			value[len - 1] = letters[unit == 1000 ? 0 : unit == 1000000 ? 1 : 2];
 		return refuse(c, "not bits a second from 8K to 1000G");
@@ -103,26 +105,30 @@ static int parse_mtu(struct net_options *o, char *value, const struct complaint 
 {
 	uint64_t n;
 
-	if (!parse_number(value, NET_MIN_MTU, NET_MAX_MTU, &n))
+	if (!net_parse_number(value, NET_MIN_MTU, NET_MAX_MTU, &n))
 		return refuse(c, "not from %d to %d", NET_MIN_MTU, NET_MAX_MTU);
 	o->mtu = (uint16_t)n;
 	return 0;
 }
 
-/* "[ADDRESS]:PORT"; the address may be missing. */
-static bool parse_endpoint(char *text, struct in_addr *addr, uint16_t *port)
+/* "[ADDRESS]:PORT"; the address may be missing, and is in brackets where it is of IPv6. */
+static bool parse_endpoint(char *text, struct net_endpoint *e)
 {
-	char *colon = strchr(text, ':');
-	uint64_t n;
+	bool v6 = *text == '[';
+	char *colon = v6 ? strstr(text, "]:") : strchr(text, ':');
+	uint64_t port;
+	char *end = colon;
 	bool good;
 
-	if (!colon || !parse_number(colon + 1, 1, 65535, &n))
+	if (!colon || !net_parse_number(colon + (v6 ? 2 : 1), 1, 65535, &port))
 		return false;
-	*port = (uint16_t)n;
-	*colon = 0;
-	addr->s_addr = INADDR_ANY;
-	good = colon == text || inet_pton(AF_INET, text, addr) == 1;
-	*colon = ':';
+	*e = (struct net_endpoint){ .v6 = v6, .port = (uint16_t)port };
+	*end = 0;
+	if (v6)
+		good = inet_pton(AF_INET6, text + 1, &e->addr6) == 1;
+	else
+		good = colon == text || inet_pton(AF_INET, text, &e->addr) == 1;
+	*end = v6 ? ']' : ':';
 	return good;
 }
 
@@ -136,16 +142,17 @@ static int parse_forward(struct net_options *o, char *value, const struct compla
 		return refuse(c, "more than %d of them", NET_MAX_FORWARDS);
 	f->udp = !strncmp(value, "udp:", 4);
 	f->text = value;
-	if (dash && (f->udp || !strncmp(value, "tcp:", 4))) {
-		*dash = 0;
-		good = parse_endpoint(value + 4, &f->host, &f->host_port) &&
-		       parse_endpoint(dash + 1, &f->guest, &f->guest_port);
-		*dash = '-';
-		o->nr_forwards++;
-		if (good)
-			return 0;
-	}
-	return refuse(c, "not tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT");
+	if (!dash || (!f->udp && strncmp(value, "tcp:", 4) != 0))
+		return refuse(c, FORWARD_FORM);
+	*dash = 0;
+	good = parse_endpoint(value + 4, &f->host) && parse_endpoint(dash + 1, &f->guest);
+	*dash = '-';
+	if (!good)
+		return refuse(c, FORWARD_FORM);
+	if (f->host.v6 != f->guest.v6)
+		return refuse(c, "one address is IPv6, the other is not");
+	o->nr_forwards++;
+	return 0;
 }
 
 static int parse_network(struct net_options *o, char *value, const struct complaint *c)
@@ -154,7 +161,7 @@ static int parse_network(struct net_options *o, char *value, const struct compla
 	uint64_t bits;
 	bool good;
 
-	if (!slash || !parse_number(slash + 1, 8, 29, &bits))
+	if (!slash || !net_parse_number(slash + 1, 8, 29, &bits))
 		return refuse(c, "not ADDRESS/BITS with 8 to 29 bits");
 	*slash = 0;
 	good = inet_pton(AF_INET, value, &o->network) == 1;
@@ -185,6 +192,29 @@ static int parse_dhcp(struct net_options *o, char *value, const struct complaint
 static int parse_restrict(struct net_options *o, char *value, const struct complaint *c)
 {
 	return parse_flag(&o->restricted, value, c);
+}
+
+/* All of it is /64: nobody but the guest chooses the rest of its address. */
+static int parse_network6(struct net_options *o, char *value, const struct complaint *c)
+{
+	static const uint8_t none[8];
+
+	if (inet_pton(AF_INET6, value, &o->network6) != 1)
+		return refuse(c, "not an IPv6 address");
+	if (memcmp(o->network6.s6_addr + 8, none, sizeof(none)) != 0)
+		return refuse(c, "has bits beyond the first 64");
+	if (IN6_IS_ADDR_UNSPECIFIED(&o->network6) || IN6_IS_ADDR_LINKLOCAL(&o->network6) ||
+	    IN6_IS_ADDR_MULTICAST(&o->network6))
+		return refuse(c, "not a network that a guest may be in");
+	return 0;
+}
+
+static int parse_ipv4(struct net_options *o, char *value, const struct complaint *c)
+{
+	int rc = parse_flag(&o->no_ipv4, value, c);
+
+	o->no_ipv4 = !o->no_ipv4;
+	return rc;
 }
 
 static int parse_ipv6(struct net_options *o, char *value, const struct complaint *c)
@@ -242,7 +272,9 @@ static const struct key {
 	{ "hostname", USER, parse_hostname },
 	{ "domain", USER, parse_domain },
 	{ "restrict", USER, parse_restrict },
+	{ "ipv4", USER, parse_ipv4 },
 	{ "ipv6", USER, parse_ipv6 },
+	{ "network6", USER, parse_network6 },
 	{ "ifname", TAP, parse_ifname },
 	{ "listen", LINK, parse_listen },
 	{ "connect", LINK, parse_connect },
@@ -271,7 +303,8 @@ static int parse_key(struct net_options *o, unsigned backend, char *word, char *
 }
 
 /* What only the whole can show. */
-static int check(const struct net_options *o, char *err, size_t errlen)
+
+static int check_inside(const struct net_options *o, char *err, size_t errlen)
 {
 	const struct in_addr *const inside[] = { &o->host, &o->dns, &o->dhcp };
 	static const char *const names[] = { "host", "dns", "dhcpstart" };
@@ -287,11 +320,37 @@ static int check(const struct net_options *o, char *err, size_t errlen)
 		         text);
 		return -EINVAL;
 	}
-	if (o->backend == &net_link_ops && !o->listen == !o->connect) {
-		snprintf(err, errlen, "--net link: needs either listen=PATH or connect=PATH");
+	return 0;
+}
+
+static int check_versions(const struct net_options *o, char *err, size_t errlen)
+{
+	if (o->no_ipv4 && o->no_ipv6) {
+		snprintf(err, errlen, "--net user: ipv4=off,ipv6=off: leaves nothing");
+		return -EINVAL;
+	}
+	for (unsigned i = 0; i < o->nr_forwards; i++) {
+		const struct net_forward *f = &o->forward[i];
+
+		if (f->host.v6 ? !o->no_ipv6 : !o->no_ipv4)
+			continue;
+		snprintf(err, errlen, "--net user: hostfwd=%s: not with %s=off", f->text,
+		         f->host.v6 ? "ipv6" : "ipv4");
 		return -EINVAL;
 	}
 	return 0;
+}
+
+static int check(const struct net_options *o, char *err, size_t errlen)
+{
+	int rc = check_inside(o, err, errlen);
+
+	if (!rc)
+		rc = check_versions(o, err, errlen);
+	if (rc || o->backend != &net_link_ops || !o->listen != !o->connect)
+		return rc;
+	snprintf(err, errlen, "--net link: needs either listen=PATH or connect=PATH");
+	return -EINVAL;
 }
 
 static const struct net_backend_ops *find_backend(const char *name, unsigned *bit)
@@ -331,81 +390,4 @@ void net_options_fini(struct net_options *o)
 {
 	free(o->text);
 	o->text = NULL;
-}
-
-/* The card's keys. */
-
-static int hex_digit(char c)
-{
-	static const char digits[] = "0123456789abcdef";
-	const char *at = c ? strchr(digits, tolower((unsigned char)c)) : NULL;
-
-	return at ? (int)(at - digits) : -1;
-}
-
-static bool read_mac(uint8_t *mac, const char *text)
-{
-	if (strlen(text) != 3 * NET_MAC - 1)
-		return false;
-	for (unsigned i = 0; i < NET_MAC; i++, text += 3) {
-		int high = hex_digit(text[0]), low = hex_digit(text[1]);
-
-		if (high < 0 || low < 0 || (i + 1 < NET_MAC && text[2] != ':'))
-			return false;
-		mac[i] = (uint8_t)(high << 4 | low);
-	}
-	return true;
-}
-
-static int parse_mac(struct net_card *card, const char *value, char *err, size_t errlen)
-{
-	static const uint8_t none[NET_MAC];
-
-	if (!read_mac(card->mac, value)) {
-		snprintf(err, errlen, "--net: mac=%s: not six bytes such as 52:54:00:12:34:56",
-		         value);
-		return -EINVAL;
-	}
-	if ((card->mac[0] & 1) || !memcmp(card->mac, none, NET_MAC)) {
-		snprintf(err, errlen, "--net: mac=%s: not the address of one card", value);
-		return -EINVAL;
-	}
-	card->has_mac = true;
-	return 0;
-}
-
-static int parse_queues(struct net_card *card, const char *value, char *err, size_t errlen)
-{
-	uint64_t n;
-
-	if (!parse_number(value, 1, NET_MAX_QUEUES, &n)) {
-		snprintf(err, errlen, "--net: queues=%s: not from 1 to %d", value, NET_MAX_QUEUES);
-		return -EINVAL;
-	}
-	card->queues = (unsigned)n;
-	return 0;
-}
-
-int net_card_parse(char *text, struct net_card *card, char *err, size_t errlen)
-{
-	char *rest = text, *to = text, *word;
-	int rc = 0;
-
-	*card = (struct net_card){ .queues = 1 };
-	while (!rc && (word = strsep(&rest, ","))) {
-		size_t len = strlen(word);
-
-		if (!strncmp(word, "mac=", 4)) {
-			rc = parse_mac(card, word + 4, err, errlen);
-		} else if (!strncmp(word, "queues=", 7)) {
-			rc = parse_queues(card, word + 7, err, errlen);
-		} else {
-			if (to != text)
-				*to++ = ',';
-			memmove(to, word, len);
-			to += len;
-		}
-	}
-	*to = 0;
-	return rc;
 }

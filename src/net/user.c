@@ -2,8 +2,9 @@
  * User-mode NAT: libslirp plays a router with DHCP and DNS, and ends the guest's connections in
  * sockets of our own. It needs no rights.
  *
- * libslirp takes and makes plain frames, but it has no wire: a long TCP segment becomes a plain
- * frame of up to 64 KiB as soon as its checksum is made, and is not cut.
+ * libslirp takes and makes plain frames, but it has no wire: a long TCP segment of IPv4 becomes a
+ * plain frame of up to 64 KiB as soon as its checksum is made, and is not cut. One of IPv6 is:
+ * libslirp answers a packet that is longer than the MTU with ICMPv6's "Packet Too Big".
  *
  * Lock: libslirp keeps some of its state for the whole process (a list of instances, the time, the
  * host's name server), so slirp_lock is held around each call of it, for all instances. It comes
@@ -23,6 +24,8 @@
 #define DNS_NUMBER    3
 #define DHCP_NUMBER   15
 #define DHCP_SMALL    4 /* where the network has no 15 */
+#define NETWORK6      "fec0::"
+#define PREFIX6       64
 
 static pthread_mutex_t slirp_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -39,7 +42,7 @@ struct user {
 	struct user_timer *timers;
 	const struct net_poll *poll; /* while slirp_pollfds_poll() runs */
 	struct net_poll *fill;       /* while slirp_pollfds_fill() runs */
-	uint8_t buf[NET_BUFFER];
+	uint8_t buf[NET_BUFFER], cut[NET_BUFFER];
 };
 
 /* What libslirp calls. */
@@ -191,13 +194,33 @@ static void user_dispatch(struct net *n, const struct net_poll *p)
 	pthread_mutex_unlock(&slirp_lock);
 }
 
+static bool give_plain(void *opaque, uint8_t *buf, size_t len)
+{
+	struct user *u = opaque;
+
+	slirp_input(u->slirp, buf + NET_HEADER, (int)(len - NET_HEADER));
+	return true;
+}
+
+static bool must_be_cut(const uint8_t *buf)
+{
+	struct net_header h;
+
+	memcpy(&h, buf, sizeof(h));
+	return (h.gso_type & ~NET_GSO_ECN) == NET_GSO_TCPV6;
+}
+
 static enum net_sent user_send(struct net *n, uint8_t *buf, size_t len)
 {
 	struct user *u = n->backend;
 
-	offload_checksum(buf, len);
 	pthread_mutex_lock(&slirp_lock);
-	slirp_input(u->slirp, buf + NET_HEADER, (int)(len - NET_HEADER));
+	if (must_be_cut(buf)) {
+		offload_segment(buf, len, u->cut, give_plain, u);
+	} else {
+		offload_checksum(buf, len);
+		give_plain(u, buf, len);
+	}
 	pthread_mutex_unlock(&slirp_lock);
 	return NET_SENT;
 }
@@ -209,15 +232,30 @@ static struct in_addr numbered(const SlirpConfig *c, struct in_addr given, uint3
 	return given.s_addr ? given : (struct in_addr){ c->vnetwork.s_addr | htonl(number) };
 }
 
+static struct in6_addr numbered6(struct in6_addr network, uint8_t number)
+{
+	network.s6_addr[15] = number;
+	return network;
+}
+
+static void configure6(SlirpConfig *c, const struct net_options *o)
+{
+	c->in6_enabled = !o->no_ipv6;
+	c->vprefix_len = PREFIX6;
+	c->vprefix_addr6 = o->network6;
+	if (IN6_IS_ADDR_UNSPECIFIED(&o->network6))
+		inet_pton(AF_INET6, NETWORK6, &c->vprefix_addr6);
+	c->vhost6 = numbered6(c->vprefix_addr6, HOST_NUMBER);
+	c->vnameserver6 = numbered6(c->vprefix_addr6, DNS_NUMBER);
+}
+
 static void configure(SlirpConfig *c, const struct net *n, const struct net_options *o)
 {
 	uint32_t hosts;
 
 	*c = (SlirpConfig){ .version = 4,
 		            .restricted = o->restricted,
-		            .in_enabled = true,
-		            .in6_enabled = !o->no_ipv6,
-		            .vprefix_len = 64,
+		            .in_enabled = !o->no_ipv4,
 		            .vhostname = o->hostname ? o->hostname : "trapeze",
 		            .vdomainname = o->domain,
 		            .if_mtu = n->mtu,
@@ -228,24 +266,53 @@ static void configure(SlirpConfig *c, const struct net *n, const struct net_opti
 	c->vhost = numbered(c, o->host, HOST_NUMBER);
 	c->vnameserver = numbered(c, o->dns, DNS_NUMBER);
 	c->vdhcp_start = numbered(c, o->dhcp, hosts > DHCP_NUMBER ? DHCP_NUMBER : DHCP_SMALL);
-	inet_pton(AF_INET6, "fec0::", &c->vprefix_addr6);
-	inet_pton(AF_INET6, "fec0::2", &c->vhost6);
-	inet_pton(AF_INET6, "fec0::3", &c->vnameserver6);
+	configure6(c, o);
+}
+
+union address {
+	struct sockaddr any;
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+};
+
+static socklen_t address_of(union address *a, const struct net_endpoint *e)
+{
+	*a = (union address){ 0 };
+	if (e->v6) {
+		a->v6 = (struct sockaddr_in6){ .sin6_family = AF_INET6,
+			                       .sin6_addr = e->addr6,
+			                       .sin6_port = htons(e->port) };
+		return sizeof(a->v6);
+	}
+	a->v4 = (struct sockaddr_in){ .sin_family = AF_INET,
+		                      .sin_addr = e->addr,
+		                      .sin_port = htons(e->port) };
+	return sizeof(a->v4);
+}
+
+static int forward(struct user *u, const struct net_forward *f)
+{
+	int flags = (f->udp ? SLIRP_HOSTFWD_UDP : 0) | (f->host.v6 ? SLIRP_HOSTFWD_V6ONLY : 0);
+	union address host, guest;
+	socklen_t host_len = address_of(&host, &f->host);
+	socklen_t guest_len = address_of(&guest, &f->guest);
+
+	errno = 0;
+	if (!slirp_add_hostxfwd(u->slirp, &host.any, host_len, &guest.any, guest_len, flags))
+		return 0;
+	return errno ? -errno : -EINVAL;
 }
 
 /* The name that the network gives a guest is libslirp's DHCP option 12; see configure(). */
 static int add_forward(struct user *u, const struct net_forward *f, char *err, size_t errlen)
 {
-	int rc = 0;
+	int rc = forward(u, f);
 
-	errno = 0;
-	if (slirp_add_hostfwd(u->slirp, f->udp, f->host, f->host_port, f->guest, f->guest_port))
-		rc = errno ? -errno : -EINVAL;
 	if (rc == -EADDRINUSE)
-		snprintf(err, errlen, "hostfwd=%s: port %u is in use", f->text, f->host_port);
+		snprintf(err, errlen, "hostfwd=%s: port %u is in use", f->text, f->host.port);
 	else if (rc == -EACCES)
 		snprintf(err, errlen, "hostfwd=%s: port %u needs rights that this user has not",
-		         f->text, f->host_port);
+		         f->text, f->host.port);
 	else if (rc)
 		snprintf(err, errlen, "hostfwd=%s: %s", f->text, strerror(-rc));
 	return rc;

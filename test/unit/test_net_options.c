@@ -27,15 +27,15 @@ static void user_options(void **state)
 	assert_ptr_equal(o.backend, &net_user_ops);
 	assert_int_equal(o.nr_forwards, 2);
 	assert_false(o.forward[0].udp);
-	assert_int_equal(ntohl(o.forward[0].host.s_addr), 0x7f000001);
-	assert_int_equal(o.forward[0].host_port, 2222);
-	assert_int_equal(o.forward[0].guest.s_addr, 0);
-	assert_int_equal(o.forward[0].guest_port, 22);
+	assert_int_equal(ntohl(o.forward[0].host.addr.s_addr), 0x7f000001);
+	assert_int_equal(o.forward[0].host.port, 2222);
+	assert_int_equal(o.forward[0].guest.addr.s_addr, 0);
+	assert_int_equal(o.forward[0].guest.port, 22);
 	assert_true(o.forward[1].udp);
-	assert_int_equal(o.forward[1].host.s_addr, 0);
-	assert_int_equal(o.forward[1].host_port, 53);
-	assert_int_equal(ntohl(o.forward[1].guest.s_addr), 0x0a00020f);
-	assert_int_equal(o.forward[1].guest_port, 5353);
+	assert_int_equal(o.forward[1].host.addr.s_addr, 0);
+	assert_int_equal(o.forward[1].host.port, 53);
+	assert_int_equal(ntohl(o.forward[1].guest.addr.s_addr), 0x0a00020f);
+	assert_int_equal(o.forward[1].guest.port, 5353);
 	assert_string_equal(o.forward[1].text, "udp::53-10.0.2.15:5353");
 	assert_true(o.restricted);
 	assert_true(o.no_ipv6);
@@ -56,6 +56,27 @@ static void network(void **state)
 	assert_int_equal(ntohl(o.host.s_addr), 0xc0a80501);
 	assert_int_equal(ntohl(o.dns.s_addr), 0xc0a8050e);
 	assert_int_equal(ntohl(o.dhcp.s_addr), 0xc0a80509);
+	net_options_fini(&o);
+}
+
+static void ipv6(void **state)
+{
+	char text[INET6_ADDRSTRLEN];
+
+	parse("user,ipv4=off,network6=fd00:1::,hostfwd=udp:[::1]:53-[fd00:1::15]:5353,"
+	      "hostfwd=tcp:[::]:22-[fd00:1::15]:22");
+	assert_true(o.no_ipv4);
+	inet_ntop(AF_INET6, &o.network6, text, sizeof(text));
+	assert_string_equal(text, "fd00:1::");
+	assert_int_equal(o.nr_forwards, 2);
+	assert_true(o.forward[0].udp && o.forward[0].host.v6 && o.forward[0].guest.v6);
+	assert_true(IN6_IS_ADDR_LOOPBACK(&o.forward[0].host.addr6));
+	inet_ntop(AF_INET6, &o.forward[0].guest.addr6, text, sizeof(text));
+	assert_string_equal(text, "fd00:1::15");
+	assert_int_equal(o.forward[0].host.port, 53);
+	assert_int_equal(o.forward[0].guest.port, 5353);
+	assert_string_equal(o.forward[0].text, "udp:[::1]:53-[fd00:1::15]:5353");
+	assert_true(IN6_IS_ADDR_UNSPECIFIED(&o.forward[1].host.addr6));
 	net_options_fini(&o);
 }
 
@@ -105,6 +126,24 @@ static void refusals(void **state)
 		{ "user,hostfwd=tcp::1-", "hostfwd=tcp::1-: not" },
 		{ "user,hostfwd=tcp:localhost:1-:1", "hostfwd=tcp:localhost:1-:1: not" },
 		{ "user,hostfwd=tcp:1.2.3.4.5:1-:1", "hostfwd" },
+		{ "user,hostfwd=tcp:::1:22-:22", "hostfwd=tcp:::1:22-:22: not" },
+		{ "user,hostfwd=tcp:[::1]22-[fec0::15]:22", "[::1]22-[fec0::15]:22: not" },
+		{ "user,hostfwd=tcp:[::1:22-[fec0::15]:22",
+		  "hostfwd=tcp:[::1:22-[fec0::15]:22: not" },
+		{ "user,hostfwd=tcp:[]:22-[fec0::15]:22", "hostfwd=tcp:[]:22-[fec0::15]:22: not" },
+		{ "user,hostfwd=tcp:[127.0.0.1]:22-[fec0::15]:22", "not tcp|udp" },
+		{ "user,hostfwd=tcp:[::1]:22-:22", "one address is IPv6, the other is not" },
+		{ "user,hostfwd=tcp::22-[fec0::15]:22", "one address is IPv6, the other is not" },
+		{ "user,ipv6=off,hostfwd=tcp:[::1]:2-[fec0::15]:2",
+		  "hostfwd=tcp:[::1]:2-[fec0::15]:2: not with ipv6=off" },
+		{ "user,hostfwd=tcp::2-:2,ipv4=off", "hostfwd=tcp::2-:2: not with ipv4=off" },
+		{ "user,ipv4=off,ipv6=off", "leaves nothing" },
+		{ "user,ipv4=yes", "ipv4=yes: not one of on, off" },
+		{ "user,network6=10.0.2.0", "network6=10.0.2.0: not an IPv6" },
+		{ "user,network6=fd00::1", "network6=fd00::1: has bits beyond the first 64" },
+		{ "user,network6=::", "network6=::: not a network" },
+		{ "user,network6=fe80::", "network6=fe80::: not a network" },
+		{ "user,network6=ff02::", "network6=ff02::: not a network" },
 		{ "user,network=10.0.2.0", "network=10.0.2.0: not ADDRESS/BITS" },
 		{ "user,network=10.0.2.0/30", "8 to 29" },
 		{ "user,network=10.0.2.1/24", "bits beyond the first 24" },
@@ -201,13 +240,10 @@ static void card_refusals(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(user_options),
-		cmocka_unit_test(network),
-		cmocka_unit_test(others),
-		cmocka_unit_test(refusals),
-		cmocka_unit_test(many_forwards),
-		cmocka_unit_test(card_keys),
-		cmocka_unit_test(card_keys_are_optional),
+		cmocka_unit_test(user_options),  cmocka_unit_test(network),
+		cmocka_unit_test(ipv6),          cmocka_unit_test(others),
+		cmocka_unit_test(refusals),      cmocka_unit_test(many_forwards),
+		cmocka_unit_test(card_keys),     cmocka_unit_test(card_keys_are_optional),
 		cmocka_unit_test(card_refusals),
 	};
 
