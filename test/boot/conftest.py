@@ -101,6 +101,28 @@ def start(trapeze, engine):
         m.close()
 
 
+@pytest.fixture(scope="session")
+def debian(trapeze):
+    """Path of a disk with a whole Debian, which script/image keeps in the cache; the key for ssh is
+    beside it."""
+    done = subprocess.run([ROOT / "script/image", "debian"], capture_output=True, text=True,
+                          env={**os.environ, "TRAPEZE": trapeze})
+    if done.returncode:
+        pytest.skip(f"no Debian disk can be made here: {done.stderr.strip().splitlines()[-1]}")
+    return pathlib.Path(done.stdout.strip())
+
+
+@pytest.fixture
+def disk(trapeze, debian, tmp_path):
+    """An image on top of it, which is sound when the test is over. Before `start` among a test's
+    fixtures, so that no machine has it any more."""
+    path = tmp_path / "disk.qcow2"
+    subprocess.run([trapeze, "image", "create", "--backing", debian, path], check=True,
+                   capture_output=True)
+    yield path
+    subprocess.run(["qemu-img", "check", "-q", path], check=True)
+
+
 def image(name):
     """Path of what script/image makes, or a skip that says why there is none."""
     done = subprocess.run([ROOT / "script/image", name], capture_output=True, text=True)

@@ -1,93 +1,21 @@
 """A whole Debian from its disk: `trapeze image debian` makes it, `trapeze run --image` boots it.
 
-The disk is made once and kept in the cache (script/image debian); each test writes to an image of
-its own on top of it. TRAPEZE_LONG=1 moves a GiB by ssh instead of some MiB, boots every kind of disk,
-and has the guest install from the mirror.
+Each test writes to an image of its own on top of the disk (conftest.py). TRAPEZE_LONG=1 moves a GiB by
+ssh instead of some MiB, boots every kind of disk, and has the guest install from the mirror.
 """
 
 import hashlib
 import os
-import pathlib
-import signal
 import subprocess
 
 import pytest
 
-from conftest import LONG, ROOT
+from conftest import LONG
+from debian_guest import boot
 from test_cli import call, refused
-from test_net import free_port
 
-SECONDS = 300  # on a busy machine
 MIB = 1 << 20
 TRANSFER = 1024 * MIB if LONG else 16 * MIB
-PROMPT = "root@full:~# "
-
-
-@pytest.fixture(scope="session")
-def debian(trapeze):
-    """Path of the disk; the key for ssh is beside it."""
-    done = subprocess.run([ROOT / "script/image", "debian"], capture_output=True, text=True,
-                          env={**os.environ, "TRAPEZE": trapeze})
-    if done.returncode:
-        pytest.skip(f"no Debian disk can be made here: {done.stderr.strip().splitlines()[-1]}")
-    return pathlib.Path(done.stdout.strip())
-
-
-@pytest.fixture
-def disk(trapeze, debian, tmp_path):
-    """An image on top of it, which is sound when the test is over. Before `start` among a test's
-    fixtures, so that no machine has it any more."""
-    path = tmp_path / "disk.qcow2"
-    done = call(trapeze, "image", "create", "--backing", str(debian), str(path))
-    assert done.returncode == 0, done.stderr
-    yield path
-    subprocess.run(["qemu-img", "check", "-q", path], check=True)
-
-
-class Guest:
-    """The machine, logged in on its serial console."""
-
-    def __init__(self, machine, key=None, port=None):
-        self.machine = machine
-        self.ssh_command = ["ssh", "-q", "-i", key, "-p", str(port), "-o", "BatchMode=yes",
-                            "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-                            "root@127.0.0.1"]
-
-    def log_in(self):
-        self.machine.expect("full login: ", SECONDS)
-        self.machine.send("root\n")
-        self.machine.expect(PROMPT, SECONDS)
-        # A shell without line editing, which would echo.
-        self.machine.send("stty -echo; PS1= TERM=dumb exec sh\n")
-        self.machine.send("echo $((6 * 7))\n")
-        self.machine.expect("42\r\n", SECONDS)
-
-    def run(self, command):
-        """What it prints; its status must be 0."""
-        self.machine.send(f"{command}; echo \"<$?>\"\n")
-        out = self.machine.expect(">\r\n", SECONDS).replace("\r", "")
-        text, _, status = out.rpartition("<")
-        assert status == "0>\n", (command, out)
-        return text
-
-    def ssh(self, command, data=b""):
-        done = subprocess.run([*self.ssh_command, command], input=data, capture_output=True,
-                              timeout=4 * SECONDS if LONG else SECONDS)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def power_off(self):
-        """By the button."""
-        self.machine.kill(signal.SIGTERM)
-        assert self.machine.wait(SECONDS) == 0, self.machine.output
-        assert b"Power down" in self.machine.output or b"Power-Off" in self.machine.output
-
-
-def boot(start, debian, disk, *args):
-    port = free_port()
-    m = start("--image", str(disk), "--memory", "1G", "--net",
-              f"user,hostfwd=tcp:127.0.0.1:{port}-:22", *args)
-    return Guest(m, debian.parent / "key", port)
 
 
 def check_transfer(guest, size):

@@ -12,6 +12,7 @@ import threading
 
 import pytest
 
+from debian_guest import free_port
 from device_run import finish_devices, run_devices, start_devices
 from test_cli import call, refused
 
@@ -45,12 +46,6 @@ echo listening
 wait $!
 md5sum < /tmp/in
 """
-
-
-def free_port(kind=socket.SOCK_STREAM):
-    with socket.socket(type=kind) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def exchange(peer, out, ends=False):
@@ -88,7 +83,7 @@ def digest(data):
 
 
 @contextlib.contextmanager
-def server(out):
+def server(out, family=socket.AF_INET):
     """A port on the loopback that takes one connection; then its list has what came."""
     came = []
 
@@ -97,7 +92,8 @@ def server(out):
         with peer:
             came.append(exchange(peer, out))
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    address = "127.0.0.1" if family == socket.AF_INET else "::1"
+    with socket.create_server((address, 0), family=family) as listener:
         listener.settimeout(120)
         thread = threading.Thread(target=serve)
         thread.start()
