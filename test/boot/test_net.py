@@ -265,6 +265,8 @@ BAD = [
     ("user,queues=99", ["queues=99", "1 to 16"]),
     ("user,colour=blue", ["colour"]),
     ("user,hostfwd=tcp:127.0.0.1:PORT-:22", ["hostfwd=tcp:127.0.0.1:PORT-:22", "in use"]),
+    ("user,hostfwd=tcp:[::1]:22-:22", ["hostfwd=tcp:[::1]:22-:22", "IPv6"]),
+    ("user,network6=fd00::1", ["network6=fd00::1", "64"]),
     ("user,rate=fast", ["rate=fast", "bits a second"]),
     ("user,pcap=DIR/no/file", ["DIR/no/file", "No such file"]),
     ("tap,ifname=lo", ["lo"]),

@@ -163,39 +163,53 @@ def test_balloon(start, tmp_path):
 
 
 FULL_SCRIPT = """
+head -c 25165824 /dev/urandom > /tmp/data
+md5sum < /tmp/data
 echo ready
-dd if=/dev/zero of=/dev/DISK bs=1M count=24 oflag=direct && echo written
+dd if=/tmp/data of=/dev/DISK bs=1M oflag=direct && echo written
 """
 
 
-@pytest.mark.parametrize("bus, disk", [("virtio", "vda"), ("nvme", "nvme0n1")])
-@pytest.mark.parametrize("policy", ["pause", "report"])
-def test_host_without_room(start, tmp_path, bus, disk, policy):
-    """A write that the host has no room for: an error, or a pause in which room can be made."""
+@pytest.fixture
+def small(tmp_path):
+    """A folder that has room for 16 MiB."""
     folder = tmp_path / "small"
     folder.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "small", folder],
                           capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"a full file system needs a mount: {done.stderr.strip()}")
-    try:
-        (folder / "disk").touch()
-        os.truncate(folder / "disk", 64 * MIB)
-        m = start_devices(start, tmp_path, ["virtio_pci", "virtio_blk"],
-                          FULL_SCRIPT.replace("DISK", disk), "--disk",
-                          f"{folder}/disk,if={bus},werror={policy}")
-        m.expect("ready", SECONDS)
-        if policy == "pause":
-            assert b"paused" in m.process.stderr.readline()
-            assert b"written" not in m.output
-            subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)
-            m.kill(signal.SIGCONT)
-        assert m.wait(SECONDS) == 0
-        output = m.output.decode()
-        assert ("written" in output) == (policy == "pause"), output
-    finally:
-        m.close()
-        subprocess.run(["umount", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("bus, disk, form", [("virtio", "vda", "raw"), ("nvme", "nvme0n1", "raw"),
+                                             ("virtio", "vda", "qcow2"), ("nvme", "nvme0n1", "qcow2")])
+@pytest.mark.parametrize("policy", ["pause", "report"])
+def test_host_without_room(trapeze, small, start, tmp_path, bus, disk, form, policy):
+    """A write that the host has no room for: an error, or a pause in which room can be made, after
+    which nothing is lost."""
+    subprocess.run([trapeze, "image", "create", "-f", form, small / "disk", "64M"], check=True,
+                   capture_output=True)
+    m = start_devices(start, tmp_path, ["virtio_pci", "virtio_blk"],
+                      FULL_SCRIPT.replace("DISK", disk), "--disk",
+                      f"{small}/disk,format={form},if={bus},werror={policy}")
+    sums = m.expect("ready", SECONDS)
+    if policy == "pause":
+        assert b"paused" in m.process.stderr.readline()
+        assert b"written" not in m.output
+        subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
+        m.kill(signal.SIGCONT)
+    assert m.wait(SECONDS) == 0
+    output = m.output.decode()
+    assert ("written" in output) == (policy == "pause"), output
+    if form == "qcow2":  # 3: clusters that nobody uses
+        assert subprocess.run(["qemu-img", "check", "-q", small / "disk"]).returncode in (0, 3)
+    if policy == "pause":
+        subprocess.run(["qemu-img", "convert", "-f", form, "-O", "raw", small / "disk",
+                        tmp_path / "raw"], check=True)
+        data = (tmp_path / "raw").read_bytes()[:24 * MIB]
+        assert hashlib.md5(data).hexdigest() in sums, sums
 
 
 REBOOT_SCRIPT = """
