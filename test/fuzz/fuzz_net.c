@@ -11,7 +11,6 @@
 #define RECORD_BYTES 10
 #define MAX_RECORDS  1024
 #define MAX_QUEUES   5
-#define DATA         0x200000ull /* pages of buffers: 256 */
 
 struct net {
 	const struct net_card_ops *ops;
@@ -141,36 +140,6 @@ static void receive(uint64_t value, uint8_t which)
 		wire.ops->receive(wire.card, frame, len);
 }
 
-static void offer_chain(unsigned queue, unsigned place, uint64_t value)
-{
-	uint16_t index = 0;
-
-	mem_read(world.mem, RINGS(0, queue) + AREA + 2, &index, 2);
-	offer(RINGS(0, queue),
-	      (place & 15) | (uint64_t)(index & 7) << 8 | (uint64_t)(uint16_t)(index + 1) << 16);
-	write_register(0, PAGE_NOTIFY + 4 * queue, 2, queue);
-}
-
-struct descriptor {
-	uint64_t addr;
-	uint32_t len;
-	uint16_t flags, next;
-};
-
-static void put_chain(unsigned queue, uint64_t out, uint32_t out_len, uint64_t in, uint32_t in_len)
-{
-	struct descriptor d[2] = {
-		{ out, out_len, in_len ? 1 : 0, 1 },
-		{ in, in_len, 2, 0 },
-	};
-
-	if (!out_len)
-		put(RINGS(0, queue), &d[1], sizeof(d[1]));
-	else
-		put(RINGS(0, queue), d, sizeof(d));
-	offer_chain(queue, 0, 0);
-}
-
 /* A command for the control queue: class, number, and the value's other bytes as its data. */
 static void command(uint8_t which, uint64_t value)
 {
@@ -178,13 +147,13 @@ static void command(uint8_t which, uint64_t value)
 
 	memcpy(bytes + 2, &value, sizeof(value));
 	put(DATA, bytes, sizeof(bytes));
-	put_chain(which & 128 ? 4 : 2, DATA,
+	put_chain(0, which & 128 ? 4 : 2, DATA,
 	          which & 64 ? 2 + (value >> 56) * 64 : 2 + (value >> 60), DATA + 0x10000, 1);
 }
 
 static void offer_buffer(unsigned queue, uint64_t value)
 {
-	put_chain(queue, 0, 0, DATA + (value & 0xff000), (uint32_t)(value >> 32 & 0x1ffff));
+	put_chain(0, queue, 0, 0, DATA + (value & 0xff000), (uint32_t)(value >> 32 & 0x1ffff));
 }
 
 /* A frame to send: a header and the start of the frame from the value. */
@@ -204,7 +173,7 @@ static void send_frame(unsigned queue, uint8_t which, uint64_t value)
 	put(DATA + 0x40000 + NET_HEADER + 14, ip, sizeof(ip));
 	if (which & 32) /* and somewhere in it something else */
 		put(DATA + 0x40000 + (value >> 56 & 63), (uint8_t *)&value + 4, 2);
-	put_chain(queue, DATA + 0x40000, (uint32_t)(NET_HEADER + 14 + len + (which >> 6)), 0, 0);
+	put_chain(0, queue, DATA + 0x40000, (uint32_t)(NET_HEADER + 14 + len + (which >> 6)), 0, 0);
 }
 
 enum what {
@@ -259,7 +228,7 @@ static void run_record(const uint8_t *record)
 		write_register(0, PAGE_NOTIFY + 4 * queue, 2, queue);
 		break;
 	case START:
-		start(0, queues, value);
+		start_driver(0, queues, value);
 		break;
 	case RESET:
 		write_register(0, COMMON(0x14), 1, 0);

@@ -138,7 +138,7 @@ static void run_record(const uint8_t *record)
 		write_register(device, PAGE_NOTIFY + 4 * queue, 2, queue);
 		break;
 	case START:
-		start(device, QUEUES, value);
+		start_driver(device, QUEUES, value);
 		break;
 	case RESET:
 		write_register(device, COMMON(0x14), 1, 0);

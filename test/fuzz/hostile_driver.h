@@ -12,6 +12,7 @@
 #define AREA                 0x1000ull /* from one ring to the next; then indirect tables */
 #define PAGE_NOTIFY          0x3000
 #define COMMON(reg)          (reg)
+#define DATA                 0x200000ull /* pages of buffers: 256 */
 
 static void write_register(unsigned device, uint64_t reg, unsigned size, uint64_t value)
 {
@@ -24,7 +25,7 @@ static void put(gpa_t gpa, const void *data, uint64_t len)
 }
 
 /* As a driver does it, with features of the input's choice. */
-static void start(unsigned device, unsigned queues, uint64_t features)
+static void start_driver(unsigned device, unsigned queues, uint64_t features)
 {
 	write_register(device, COMMON(0x14), 1, 3);
 	for (unsigned i = 0; i < 2; i++) {
@@ -105,4 +106,37 @@ static void access_register(unsigned device, bool write, uint8_t which, uint64_t
 		write_register(device, reg, size, value >> 16);
 	else
 		bus_read(&world.bus, BUS_MMIO, bar_of(device + 1) + reg, size, &value);
+}
+
+/* The chain that begins at descriptor `place`, at the place that is next, and the doorbell. */
+static inline void offer_chain(unsigned device, unsigned queue, unsigned place)
+{
+	uint16_t index = 0;
+
+	mem_read(world.mem, RINGS(device, queue) + AREA + 2, &index, 2);
+	offer(RINGS(device, queue),
+	      (place & 15) | (uint64_t)(index & 7) << 8 | (uint64_t)(uint16_t)(index + 1) << 16);
+	write_register(device, PAGE_NOTIFY + 4 * queue, 2, queue);
+}
+
+struct descriptor {
+	uint64_t addr;
+	uint32_t len;
+	uint16_t flags, next;
+};
+
+/* What an honest driver offers: a buffer to read, one to write, or both. */
+static inline void put_chain(unsigned device, unsigned queue, uint64_t out, uint32_t out_len,
+                             uint64_t in, uint32_t in_len)
+{
+	struct descriptor d[2] = {
+		{ out, out_len, in_len ? 1 : 0, 1 },
+		{ in, in_len, 2, 0 },
+	};
+
+	if (!out_len)
+		put(RINGS(device, queue), &d[1], sizeof(d[1]));
+	else
+		put(RINGS(device, queue), d, sizeof(d));
+	offer_chain(device, queue, 0);
 }

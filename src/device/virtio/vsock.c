@@ -140,29 +140,35 @@ static void wait_for(struct pollfd *fds, unsigned nr, uint64_t deadline_ns, bool
 		fds[i].revents = 0;
 }
 
+/* One round: what the last one left to do makes it busy, and the next does not wait. */
+static bool run_once(struct vsock *s, bool busy)
+{
+	struct pollfd fds[VSOCK_MAX_POLL + 1];
+	uint64_t deadline = UINT64_MAX;
+	eventfd_t count;
+	unsigned nr;
+
+	fds[0] = (struct pollfd){ .fd = s->event, .events = POLLIN };
+	pthread_mutex_lock(&s->lock);
+	nr = vsock_mux_prepare(s->mux, fds + 1, &deadline);
+	pthread_mutex_unlock(&s->lock);
+	wait_for(fds, nr + 1, deadline, busy);
+	if (fds[0].revents)
+		eventfd_read(s->event, &count);
+	pthread_mutex_lock(&s->lock);
+	busy = s->running && serve_tx(s);
+	vsock_mux_dispatch(s->mux, fds + 1, nr);
+	pthread_mutex_unlock(&s->lock);
+	return busy;
+}
+
 static void *vsock_main(void *opaque)
 {
 	struct vsock *s = opaque;
-	struct pollfd fds[VSOCK_MAX_POLL + 1];
 	bool busy = false;
-	eventfd_t count;
 
-	fds[0] = (struct pollfd){ .fd = s->event, .events = POLLIN };
-	while (!atomic_load(&s->stopping)) {
-		uint64_t deadline = UINT64_MAX;
-		unsigned nr;
-
-		pthread_mutex_lock(&s->lock);
-		nr = vsock_mux_prepare(s->mux, fds + 1, &deadline);
-		pthread_mutex_unlock(&s->lock);
-		wait_for(fds, nr + 1, deadline, busy);
-		if (fds[0].revents)
-			eventfd_read(s->event, &count);
-		pthread_mutex_lock(&s->lock);
-		busy = s->running && serve_tx(s);
-		vsock_mux_dispatch(s->mux, fds + 1, nr);
-		pthread_mutex_unlock(&s->lock);
-	}
+	while (!atomic_load(&s->stopping))
+		busy = run_once(s, busy);
 	return NULL;
 }
 
