@@ -2,9 +2,10 @@
  * A hostile driver of the socket device, and hostile programs at the unix sockets behind it. The
  * rounds of the device's thread are the input's, and the time that passes, too.
  *
- * Input: records of ten bytes, {what, which, value (8, little-endian)}. Checked beside the
- * sanitizers: a packet for the guest fits and is one that the standard has, streams are bounded, a
- * reset ends all of them, and no descriptor stays open.
+ * Input: records of ten bytes, {what, which, value (8, little-endian)}; the last byte of all says
+ * what has been done before. Checked beside the sanitizers: a packet for the guest fits
+ * and is one that the standard has, streams are bounded, a reset ends all of them, and no
+ * descriptor stays open.
  */
 #include "base/thread.h"
 #include "device/virtio/vsock_mux.h"
@@ -31,6 +32,7 @@ static int new_watched_mux(struct vsock_mux **out, const char *path, uint32_t ci
 #define MAX_RECORDS  1024
 #define CID          7
 #define PEERS        6
+#define QUEUE_SIZE   8 /* start_driver()'s */
 #define PORTS        3 /* from 1 on, that programs listen at */
 #define PAYLOAD      (DATA + 0x40000)
 
@@ -75,18 +77,25 @@ static int new_watched_mux(struct vsock_mux **out, const char *at, uint32_t cid,
 
 /* Packets of the guest, and buffers for those to it. */
 
-static uint32_t port_of(uint8_t which)
+#define FIRST_PORT 0x40000001u /* that a program's stream gets */
+
+/* Mostly of the two streams that open_streams() makes, both at the guest's port 1. */
+static void choose_ports(struct vsock_header *h, uint64_t value)
 {
-	return which & 8 ? 0x40000000u + (which & 7) : which & 3;
+	h->src_port = h->dst_port = 1;
+	if ((value & 3) == 2)
+		h->dst_port = FIRST_PORT;
+	if ((value & 3) != 3)
+		return;
+	h->src_port = value >> 2 & 3;
+	h->dst_port = value >> 4 & 1 ? FIRST_PORT + (value >> 5 & 3) : value >> 5 & 3;
 }
 
-/* A packet that has the form of one; the value: operation, lengths, ports, credit. */
+/* A packet that has the form of one; the value: length, ports, flags, credit. */
 static void send_packet(uint8_t which, uint64_t value)
 {
 	struct vsock_header h = { .src_cid = CID,
 		                  .dst_cid = VSOCK_HOST_CID,
-		                  .src_port = value >> 8 & 3,
-		                  .dst_port = port_of((uint8_t)(value >> 10)),
 		                  .type = VSOCK_STREAM,
 		                  .op = which & 15,
 		                  .flags = value >> 16 & 3,
@@ -95,6 +104,7 @@ static void send_packet(uint8_t which, uint64_t value)
 		                  .fwd_cnt = (uint32_t)(value >> 34 & 0xffff) };
 	uint32_t len = (uint32_t)(value & 0xff) << (which >> 4 & 7) << (value >> 62);
 
+	choose_ports(&h, value >> 8 & 0xff);
 	h.len = h.op == VSOCK_RW ? len : 0;
 	if (value >> 60 & 1) /* a lie */
 		memcpy((uint8_t *)&h + (value >> 50 & 31), &value, 4);
@@ -113,7 +123,12 @@ static void offer_buffer(uint64_t value)
 /* A guest that has room, for one round. */
 static void receive(void)
 {
-	for (unsigned i = 0; i < 4; i++)
+	gpa_t rings = RINGS(0, QUEUE_RX);
+	uint16_t offered = 0, used = 0;
+
+	mem_read(world.mem, rings + AREA + 2, &offered, 2);
+	mem_read(world.mem, rings + 2 * AREA + 2, &used, 2);
+	if ((uint16_t)(offered - used) < QUEUE_SIZE)
 		put_chain(0, QUEUE_RX, 0, 0, DATA, 0x1000);
 	run_workers();
 	run_once(device, true);
@@ -123,7 +138,7 @@ static void receive(void)
 
 static void connect_program(uint8_t which)
 {
-	int *fd = &peer[which % PEERS];
+	int *fd = &peer[which % 8 % PEERS];
 
 	if (*fd < 0)
 		*fd = unix_socket_connect(path, SOCK_STREAM);
@@ -133,7 +148,7 @@ static void connect_program(uint8_t which)
 
 static void accept_program(uint8_t which)
 {
-	int *fd = &peer[which % PEERS];
+	int *fd = &peer[which % 8 % PEERS];
 
 	if (*fd < 0)
 		*fd = accept4(listener[(which >> 4) % PORTS], NULL, NULL,
@@ -144,7 +159,7 @@ static void accept_program(uint8_t which)
 static void say(uint8_t which, uint64_t value)
 {
 	static uint8_t bytes[0x10000];
-	int fd = peer[which % PEERS];
+	int fd = peer[which % 8 % PEERS];
 	char line[32];
 
 	if (fd < 0)
@@ -161,7 +176,7 @@ static void say(uint8_t which, uint64_t value)
 static void hear(uint8_t which, uint64_t value)
 {
 	static uint8_t bytes[0x10000];
-	int fd = peer[which % PEERS];
+	int fd = peer[which % 8 % PEERS];
 
 	if (fd >= 0)
 		recv(fd, bytes, value & 0xffff, MSG_DONTWAIT);
@@ -169,7 +184,7 @@ static void hear(uint8_t which, uint64_t value)
 
 static void leave(uint8_t which, uint64_t value)
 {
-	int *fd = &peer[which % PEERS];
+	int *fd = &peer[which % 8 % PEERS];
 
 	if (*fd < 0)
 		return;
@@ -192,7 +207,27 @@ static void listen_at(unsigned n)
 	check(listener[n] >= 0);
 }
 
-static void begin(void)
+/* Values of send_packet(), with credit. */
+#define TO_PROGRAM (0xffffull << 18)
+#define TO_STREAM  (0x200ull | 0xffffull << 18)
+
+/* A stream that the guest has asked for, and one that a program has. */
+static void open_streams(void)
+{
+	send_packet(VSOCK_REQUEST, TO_PROGRAM);
+	receive();
+	accept_program(0);
+	connect_program(1);
+	receive();
+	say(64 | 1, 1);
+	receive();
+	send_packet(VSOCK_RESPONSE, TO_STREAM);
+	receive();
+}
+
+/* What the input finds: nothing, a device that has been started in the plain layout, streams, too.
+ */
+static void begin(unsigned how)
 {
 	struct vsock_options options = { .path = path, .cid = CID };
 	char err[256];
@@ -203,6 +238,12 @@ static void begin(void)
 	device->has_thread = false;
 	world_plugged();
 	memset(peer, 0xff, sizeof(peer));
+	if (how == 0)
+		return;
+	start_driver(0, NR_QUEUES, 0);
+	run_workers();
+	if (how > 1)
+		open_streams();
 }
 
 static void reset(void)
@@ -346,7 +387,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			listen_at(i);
 	}
 	before = next_fd();
-	begin();
+	begin(size ? data[size - 1] & 3 : 3);
 	for (size_t i = 0; i < MAX_RECORDS && (i + 1) * RECORD_BYTES <= size; i++)
 		run_record(data + i * RECORD_BYTES);
 	end();
