@@ -142,6 +142,15 @@ struct search {
 	unsigned entries;
 };
 
+/* Names go into messages and paths. */
+static bool is_plain(const char *name)
+{
+	for (; *name; name++)
+		if ((unsigned char)*name < ' ' || *name == 0x7f || *name == '/')
+			return false;
+	return true;
+}
+
 static bool is_wanted(const struct search *s, const char *name)
 {
 	if (!s->prefix)
@@ -163,7 +172,7 @@ static int look_at(ext2_ino_t dir, int entry, struct ext2_dir_entry *d, int offs
 		return 0;
 	memcpy(name, d->name, n);
 	name[n] = '\0';
-	if (!is_wanted(s, name))
+	if (!is_plain(name) || !is_wanted(s, name))
 		return 0;
 	memcpy(s->found, name, n + 1);
 	s->inode = d->inode;
