@@ -50,6 +50,9 @@ static void fill_folder(struct fixture *x)
 	write_file(path, "old", 3);
 	snprintf(path, sizeof(path), "%s/boot/vmlinuz-6.1.0-56-cloud", x->dir);
 	write_file(path, x->content, FILE_BYTES);
+	snprintf(path, sizeof(path), "%s/boot/vmlinuz-9\033[2J\n",
+	         x->dir); /* newer, but not fit to be named */
+	write_file(path, "no", 2);
 	snprintf(path, sizeof(path), "%s/boot/link", x->dir);
 	assert_int_equal(symlink("vmlinuz-6.1.0-9-cloud", path), 0);
 	snprintf(path, sizeof(path), "%s/boot/empty", x->dir);
