@@ -13,7 +13,8 @@
  */
 #include "engine/bt/xlat.h"
 
-#define GROUP_MAX 256 /* bytes of a range */
+#define GROUP_MAX 256  /* bytes of a range */
+#define STEP_MAX  2048 /* bytes from one range to the next that are worth a step */
 
 void access_forget(struct bt_xlat *x)
 {
@@ -153,13 +154,11 @@ static struct cached *find_cached(struct bt_xlat *x, const struct operand *o, ui
 	return NULL;
 }
 
-bool access_is_live(const struct bt_xlat *x, unsigned host)
+/* Does the address serve an access to come before the block or the turn ends? */
+static bool serves(const struct bt_xlat *x, const struct cached *c)
 {
-	const struct cached *c = &x->cached[x->cached[0].host != host];
 	int64_t step = 0, one;
 
-	if (!c->valid)
-		return false;
 	for (unsigned n = x->at; n < x->nr; n++) {
 		const struct guest_insn *g = &x->insn[n];
 
@@ -172,6 +171,43 @@ bool access_is_live(const struct bt_xlat *x, unsigned host)
 		step += one;
 	}
 	return false;
+}
+
+bool access_is_carried(const struct bt_xlat *x, const struct place *p)
+{
+	int64_t step = 0, one;
+
+	if (x->at >= x->loop)
+		return false;
+	for (unsigned n = 0; n < x->loop; n++) {
+		if (!place_step(&x->insn[n], p, &one))
+			return false;
+		step += one;
+	}
+	return step > -STEP_MAX && step < STEP_MAX;
+}
+
+bool access_is_live(const struct bt_xlat *x, unsigned host)
+{
+	const struct cached *c = &x->cached[x->cached[0].host != host];
+
+	return c->valid && (serves(x, c) || access_is_carried(x, &c->place));
+}
+
+/* A register from which a range can be reached by a step. */
+static struct cached *find_near(struct bt_xlat *x, const struct operand *range, bool write,
+                                uint32_t avoid)
+{
+	for (unsigned n = 0; n < 2; n++) {
+		struct cached *c = &x->cached[n];
+		int64_t step = range->disp - c->bias;
+
+		if (c->valid && same_place(&c->place, range) && (c->write || !write) &&
+		    !(avoid >> c->host & 1) && step > -STEP_MAX && step < STEP_MAX &&
+		    !serves(x, c))
+			return c;
+	}
+	return NULL;
 }
 
 /* The scratch register for an address. */
@@ -246,33 +282,114 @@ static void emit_add_host(struct bt_xlat *x, unsigned reg, bool write)
 	emit_gs_indexed(&x->e, 0x03, reg, R15, table + offsetof(struct bt_tlb_entry, host));
 }
 
-/* Host address of the operand, which may stand for a range, into the register. */
-static void check_operand(struct bt_xlat *x, const struct operand *o, unsigned reg, bool write_tag,
-                          bool write, bool group)
+static size_t stack_entry(const struct bt_xlat *x)
+{
+	return GS(stack) + x->mode * sizeof(x->b->stack[0]);
+}
+
+/* The page of the stack is at hand: no index, and nothing to wait for. */
+static void emit_stack_check(struct bt_xlat *x, unsigned reg, unsigned span)
+{
+	emit_gs(&x->e, true, 0x33, reg, stack_entry(x) + offsetof(struct bt_tlb_entry, tag));
+	EMIT(&x->e, 0x49, 0x81, 0xf8 | (reg & 7)); /* cmp reg, */
+	emit32(&x->e, (uint32_t)(PAGE_SIZE - span));
+}
+
+/* What a check is for: an operand, which may stand for a range. */
+struct check {
+	struct operand o;
+	bool write_tag; /* against the write tags */
+	bool write;     /* the access at hand */
+	bool group, single;
+	bool stack;
+};
+
+static bool on_stack(const struct bt_xlat *x, const struct operand *o)
+{
+	return mergeable(x, o) && o->base == R_RSP && o->index == NO_REG;
+}
+
+static struct bt_site *check_site(struct bt_xlat *x, const struct check *k, unsigned reg)
 {
 	struct bt_site *s = xlat_site(x, &x->insn[x->at], SITE_ACCESS);
-	struct pending *p;
 
 	flags_free(x);
 	hold_forget(x, R15);
 	s->flags = (uint8_t)x->flags;
 	s->recipe = x->recipe;
-	s->span = o->size;
+	s->span = k->o.size;
 	s->mode = x->mode;
-	s->write_tag = write_tag;
-	s->write = write;
-	s->group = group;
+	s->write_tag = k->write_tag;
+	s->write = k->write;
+	s->group = k->group;
+	s->single = k->single;
+	s->stack = k->stack;
 	s->addr_reg = (uint8_t)reg;
+	return s;
+}
+
+/* The check in full, from a guest address to a host address in the register. */
+static void full_check(struct bt_xlat *x, struct bt_site *s, const struct operand *o)
+{
+	struct pending *p;
+	unsigned reg = s->addr_reg;
+
 	access_address(x, o, reg);
 	s->retry = emit_offset(&x->e); /* bt_fill() leaves the register alone */
 	hold_forget(x, reg);
-	emit_check(x, reg, o->size, write_tag);
+	if (s->stack)
+		emit_stack_check(x, reg, s->span);
+	else
+		emit_check(x, reg, s->span, s->write_tag);
 	p = xlat_pending(x, PENDING_ACCESS, emit_jcc_later(&x->e, 7));
 	p->site = s;
 	p->operand = *o;
 	p->address = reg;
-	emit_add_host(x, reg, write_tag);
-	s->hit = emit_offset(&x->e);
+	if (s->stack)
+		emit_gs(&x->e, true, 0x03, reg, stack_entry(x) + offsetof(struct bt_tlb_entry, host));
+	else
+		emit_add_host(x, reg, s->write_tag);
+}
+
+/*
+ * From one range to the next at a constant distance, when both are on the same page:
+ *
+ *     mov r15d, r14d
+ *     and r15d, 0xfff
+ *     cmp r15d, 4096 - size - step  ; with a step back: add it first, then as if it were none
+ *     ja  full check
+ *     lea r14, [r14 + step]
+ */
+static void step_check(struct bt_xlat *x, struct bt_site *s, const struct operand *o, int32_t step)
+{
+	struct emit *e = &x->e;
+	unsigned reg = s->addr_reg;
+	struct pending *p;
+
+	EMIT(e, 0x45, 0x89, 0xc7 | (reg & 7) << 3, 0x41, 0x81, 0xe7);
+	emit32(e, PAGE_SIZE - 1);
+	if (step < 0) {
+		EMIT(e, 0x41, 0x81, 0xc7); /* add r15d, */
+		emit32(e, (uint32_t)step);
+	}
+	EMIT(e, 0x41, 0x81, 0xff); /* cmp r15d, */
+	emit32(e, (uint32_t)(PAGE_SIZE - s->span) - (step > 0 ? (uint32_t)step : 0));
+	p = xlat_pending(x, PENDING_STEP, emit_jcc_later(e, 7));
+	p->site = s;
+	p->operand = *o;
+	if (step)
+		emit_lea(e, true, reg, reg, step);
+	s->hit = emit_offset(e);
+}
+
+void access_finish_step(struct bt_xlat *x, const struct pending *p)
+{
+	uint8_t mode = x->mode;
+
+	x->mode = p->site->mode;
+	full_check(x, p->site, &p->operand);
+	emit_jmp(&x->e, p->site->hit);
+	x->mode = mode;
 }
 
 static struct reach reach_by(const struct cached *c, const struct operand *o)
@@ -280,32 +397,73 @@ static struct reach reach_by(const struct cached *c, const struct operand *o)
 	return (struct reach){ .base = c->host, .disp = (int32_t)(o->disp - c->bias) };
 }
 
-struct reach access_reach(struct bt_xlat *x, const struct operand *o, uint32_t avoid)
+/* Checks an operand by itself, for this access only. */
+static struct reach reach_once(struct bt_xlat *x, const struct operand *o, uint32_t avoid)
 {
-	struct cached *c = mergeable(x, o) ? find_cached(x, o, avoid) : NULL;
-	struct operand range = *o;
-	struct group r = { 0 };
+	bool stack = on_stack(x, o);
+	struct check k = {
+		.o = *o, .write_tag = o->write || stack, .write = o->write, .stack = stack
+	};
+	struct cached *c = pick_register(x, avoid);
+	struct bt_site *s;
 
-	if (c)
-		return reach_by(c, o);
-	c = pick_register(x, avoid);
 	c->valid = false;
-	if (mergeable(x, o))
-		r = find_group(x, o);
-	if (r.members < 2) {
-		check_operand(x, o, c->host, o->write, o->write, false);
-		return (struct reach){ .base = c->host };
+	s = check_site(x, &k, c->host);
+	full_check(x, s, o);
+	s->hit = emit_offset(&x->e);
+	return (struct reach){ .base = c->host };
+}
+
+/* Checks a range, whose address is kept. */
+static struct reach reach_range(struct bt_xlat *x, const struct operand *o, const struct group *r,
+                                uint32_t avoid)
+{
+	struct check k = { .o = *o,
+		           .write_tag = r->write,
+		           .write = o->write,
+		           .group = true,
+		           .single = r->members < 2,
+		           .stack = on_stack(x, o) };
+	struct cached *c;
+	struct bt_site *s;
+
+	k.o.disp = r->lo;
+	k.o.size = (uint16_t)(r->hi - r->lo);
+	c = find_near(x, &k.o, r->write, avoid);
+	if (c) {
+		k.write_tag = c->write;
+		s = check_site(x, &k, c->host);
+		step_check(x, s, &k.o, (int32_t)(r->lo - c->bias));
+	} else {
+		c = pick_register(x, avoid);
+		c->valid = false;
+		s = check_site(x, &k, c->host);
+		full_check(x, s, &k.o);
+		s->hit = emit_offset(&x->e);
 	}
-	range.disp = r.lo;
-	range.size = (uint16_t)(r.hi - r.lo);
-	check_operand(x, &range, c->host, r.write, o->write, true);
 	x->sites_checked = x->nr_sites;
 	*c = (struct cached){ .valid = true,
 		              .host = c->host,
-		              .place = r.place,
-		              .lo = r.lo,
-		              .hi = r.hi,
-		              .bias = r.lo,
-		              .write = r.write };
+		              .place = r->place,
+		              .lo = r->lo,
+		              .hi = r->hi,
+		              .bias = r->lo,
+		              .write = k.write_tag };
 	return reach_by(c, o);
+}
+
+struct reach access_reach(struct bt_xlat *x, const struct operand *o, uint32_t avoid)
+{
+	struct cached *c;
+	struct group r;
+
+	if (!mergeable(x, o))
+		return reach_once(x, o, avoid);
+	c = find_cached(x, o, avoid);
+	if (c)
+		return reach_by(c, o);
+	r = find_group(x, o);
+	if (r.members < 2 && !access_is_carried(x, &r.place))
+		return reach_once(x, o, avoid);
+	return reach_range(x, o, &r, avoid);
 }

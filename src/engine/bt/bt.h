@@ -99,6 +99,10 @@ struct bt {
 	struct cpu *cpu;
 	struct bt_tlb_entry tlb[MMU_MODES][2][BT_TLB_ENTRIES];
 	struct bt_jc_entry jc[BT_JC_ENTRIES];
+	/* The stack's page in each mode, a copy of an entry for writes; empty whenever C is left. */
+	struct bt_tlb_entry stack[MMU_MODES];
+	uint64_t stack_va;     /* an address on its way there */
+	uint8_t *meta, *exec;  /* of the cache */
 
 	/* For C only. */
 	_Atomic uint32_t in_code; /* the thread is in translated code, or on its way to or from */

@@ -81,6 +81,8 @@ struct bt_site {
 	bool write_tag : 1; /* the check is against the write tags */
 	bool write : 1;     /* the access at hand is a write */
 	bool group : 1;     /* others rely on the check */
+	bool stack : 1;     /* the check is against bt.stack */
+	bool single : 1;    /* those are this instruction itself in the next turns of a loop */
 	uint8_t addr_reg;   /* R13 or R14: holds the address */
 	uint8_t light;      /* enum light */
 	uint16_t held; /* at resume: the registers that R13, R14 and R15 are copies of, 4 bits each;
@@ -104,6 +106,7 @@ struct bt_exit {
 	bool slot : 1;  /* flags are in the slot */
 	bool cross : 1; /* the target is on another page */
 	bool in_cross : 1;
+	bool loop : 1; /* back to the block's start, with the registers as at loop_slot, loop_host */
 	/* A mask: what the recipe in the slot is made of, which holds beside the host's flags; 0:
 	 * it is RFLAGS, or nothing. */
 	uint16_t recipe;
@@ -122,6 +125,7 @@ struct bt_block {
 	uint32_t key;
 	uint32_t hash;                               /* of its bytes */
 	uint32_t start, entry_slot, entry_host, end; /* offsets of code */
+	uint32_t loop_slot, loop_host; /* entries for exits with `loop`; see translate.c */
 	uint16_t bytes;                              /* of guest code */
 	uint16_t nr_sites, nr_exits, nr_windows, nr_insns;
 	bool dead, global;
@@ -171,6 +175,8 @@ struct bt_cache {
 	struct bt_exit *cross;           /* linked exits to other pages, without guard */
 	/* Stubs that blocks jump to. */
 	uint32_t stub_link, stub_indirect, stub_site, stub_fill[2], stub_light, stub_lookup;
+	uint32_t stub_stack[MMU_MODES][2];
+	uint32_t site_end; /* in the stubs from stub_fill up to here R15 is a site */
 	bt_enter_fn enter;
 };
 

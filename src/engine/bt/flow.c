@@ -192,11 +192,13 @@ void flow_exit(struct bt_xlat *x, int64_t target, int cc)
 
 static void finish_access(struct bt_xlat *x, const struct pending *p)
 {
+	const struct bt_cache *c = x->b->cache;
 	uint8_t mode = x->mode;
 
 	access_address(x, &p->operand, p->address);
 	emit_mov_imm32(&x->e, R15, cache_meta_offset(x->b, p->site));
-	emit_jmp(&x->e, x->b->cache->stub_fill[p->address == R13]);
+	emit_jmp(&x->e, p->site->stack ? c->stub_stack[p->site->mode][p->address == R13]
+	                               : c->stub_fill[p->address == R13]);
 	x->mode = mode;
 }
 
@@ -225,6 +227,8 @@ void flow_finish(struct bt_xlat *x)
 		emit_here(&x->e, p->jump);
 		if (p->kind == PENDING_ACCESS)
 			finish_access(x, p);
+		else if (p->kind == PENDING_STEP)
+			access_finish_step(x, p);
 		else if (p->kind == PENDING_SITE)
 			finish_site(x, p);
 		else

@@ -448,7 +448,7 @@ static bool load_target(struct bt_xlat *x, const struct guest_insn *g)
 	unsigned size = x->key & BT_KEY_32 ? 4 : 8;
 	struct emit *e = &x->e;
 
-	if (g->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+	if (xlat_is_direct(g))
 		return false;
 	if (g->mem.present) {
 		struct reach r = access_reach(x, &g->mem, 1u << R13);

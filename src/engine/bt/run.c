@@ -392,6 +392,14 @@ static uint64_t entry(struct bt *b, const struct bt_block *k)
 	return k ? cache_address(b, k->entry_slot) : 0;
 }
 
+/* By an access on two pages nothing can be said about the other turns of its loop. */
+static bool on_two_pages(const struct bt *b, const struct bt_site *s)
+{
+	gva_t va = s->addr_reg == 14 ? b->r14 : b->r13;
+
+	return (va & ~PAGE_MASK) + s->span > PAGE_SIZE;
+}
+
 static uint64_t follow_site(struct bt *b)
 {
 	const struct bt_site *s = cache_at_meta(b, b->r15);
@@ -403,7 +411,8 @@ static uint64_t follow_site(struct bt *b)
 		return 0;
 	if (s->kind == SITE_VECTOR && enter_for(b, s->block))
 		return cache_address(b, s->retry);
-	if (s->kind == SITE_ACCESS && s->group && key_of(b->cpu, &key)) {
+	if (s->kind == SITE_ACCESS && s->group && !(s->single && on_two_pages(b, s)) &&
+	    key_of(b->cpu, &key)) {
 		b->stats.unmerged++;
 		if (b->check) {
 			check_split(b);

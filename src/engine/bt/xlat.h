@@ -54,6 +54,12 @@ static inline bool xlat_branches(const struct guest_insn *g)
 	return g->class == ISA_JCC || g->class == ISA_JCXZ || g->class == ISA_LOOP;
 }
 
+/* Of a jump or call: is its target known? */
+static inline bool xlat_is_direct(const struct guest_insn *g)
+{
+	return g->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+}
+
 static inline bool xlat_same_page(int64_t target)
 {
 	return target >= 0 && target < (int64_t)PAGE_SIZE;
@@ -75,7 +81,7 @@ struct cached {
 	bool write;
 };
 
-enum pending_kind { PENDING_ACCESS, PENDING_SITE, PENDING_EXIT, PENDING_CROSS };
+enum pending_kind { PENDING_ACCESS, PENDING_STEP, PENDING_SITE, PENDING_EXIT, PENDING_CROSS };
 
 /* Code out of line, to be written behind the block. */
 struct pending {
@@ -83,7 +89,7 @@ struct pending {
 	uint8_t *jump; /* displacement to aim here */
 	struct bt_site *site;
 	unsigned exit;
-	/* PENDING_ACCESS */
+	/* PENDING_ACCESS, PENDING_STEP */
 	struct operand operand;
 	unsigned address;
 	/* PENDING_CROSS: as at the jump */
@@ -102,6 +108,7 @@ struct bt_xlat {
 	uint8_t mode; /* MMU_*, follows STAC and CLAC */
 	bool user;
 	unsigned nr, at; /* instructions; the one being translated */
+	unsigned loop;   /* the first so many are a loop that carries addresses; 0: none */
 	struct guest_insn insn[XLAT_INSNS];
 	enum bt_flags flags;
 	struct bt_recipe recipe;
@@ -146,11 +153,16 @@ struct reach access_reach(struct bt_xlat *x, const struct operand *o, uint32_t a
 void access_forget(struct bt_xlat *x); /* all cached registers */
 void access_forget_host(struct bt_xlat *x, unsigned host);
 void access_insn_done(struct bt_xlat *x, const struct guest_insn *g); /* registers have changed */
+/* The way of a step that led to another page: the check in full. */
+void access_finish_step(struct bt_xlat *x, const struct pending *p);
 /* Linear address of an operand into a host register; uses R15. */
 void access_address(struct bt_xlat *x, const struct operand *o, unsigned to);
 
 /* Whether the address in R13 or R14 serves an access to come. */
 bool access_is_live(const struct bt_xlat *x, unsigned host);
+
+/* Within a loop: does the address of the place serve the next turn, which steps on from it? */
+bool access_is_carried(const struct bt_xlat *x, const struct place *p);
 
 /* hold.c */
 void hold_forget(struct bt_xlat *x, unsigned host); /* its content changes */
