@@ -11,6 +11,7 @@
  *
  * A range on the stack is checked against the write tags at once, since a push is seldom far.
  */
+#include <string.h>
 #include "engine/bt/xlat.h"
 
 #define GROUP_MAX 256  /* bytes of a range */
@@ -19,6 +20,8 @@
 void access_forget(struct bt_xlat *x)
 {
 	x->cached[0].valid = x->cached[1].valid = false;
+	for (unsigned n = 0; n < BT_SPILLS; n++)
+		x->spilled[n].valid = false;
 	hold_forget_all(x);
 }
 
@@ -53,22 +56,24 @@ static bool same_place(const struct place *p, const struct operand *o)
 }
 
 /* The registers have new values: the same memory is at other distances from them. */
+static void move_place(struct cached *c, const struct guest_insn *g)
+{
+	int64_t step;
+
+	c->valid = c->valid && place_step(g, &c->place, &step);
+	if (!c->valid)
+		return;
+	c->lo -= step;
+	c->hi -= step;
+	c->bias -= step;
+}
+
 void access_insn_done(struct bt_xlat *x, const struct guest_insn *g)
 {
-	for (unsigned n = 0; n < 2; n++) {
-		struct cached *c = &x->cached[n];
-		int64_t step;
-
-		if (!c->valid)
-			continue;
-		if (!place_step(g, &c->place, &step)) {
-			c->valid = false;
-			continue;
-		}
-		c->lo -= step;
-		c->hi -= step;
-		c->bias -= step;
-	}
+	for (unsigned n = 0; n < 2; n++)
+		move_place(&x->cached[n], g);
+	for (unsigned n = 0; n < BT_SPILLS; n++)
+		move_place(&x->spilled[n], g);
 }
 
 static bool mergeable(const struct bt_xlat *x, const struct operand *o)
@@ -143,17 +148,6 @@ static bool covers(const struct bt_xlat *x, const struct cached *c, const struct
 	       o->disp + step + o->size <= c->hi && (c->write || !o->write);
 }
 
-static struct cached *find_cached(struct bt_xlat *x, const struct operand *o, uint32_t avoid)
-{
-	for (unsigned n = 0; n < 2; n++) {
-		struct cached *c = &x->cached[n];
-
-		if (c->valid && covers(x, c, o, 0) && !(avoid >> c->host & 1))
-			return c;
-	}
-	return NULL;
-}
-
 /* Does the address serve an access to come before the block or the turn ends? */
 static bool serves(const struct bt_xlat *x, const struct cached *c)
 {
@@ -187,35 +181,112 @@ bool access_is_carried(const struct bt_xlat *x, const struct place *p)
 	return step > -STEP_MAX && step < STEP_MAX;
 }
 
+static bool is_live(const struct bt_xlat *x, const struct cached *c)
+{
+	return serves(x, c) || access_is_carried(x, &c->place);
+}
+
 bool access_is_live(const struct bt_xlat *x, unsigned host)
 {
 	const struct cached *c = &x->cached[x->cached[0].host != host];
 
-	return c->valid && (serves(x, c) || access_is_carried(x, &c->place));
+	return c->valid && is_live(x, c);
 }
 
-/* A register from which a range can be reached by a step. */
+static bool is_near(const struct bt_xlat *x, const struct cached *c, const struct operand *range,
+                    bool write)
+{
+	int64_t step = range->disp - c->bias;
+
+	return c->valid && same_place(&c->place, range) && (c->write || !write) &&
+	       step > -STEP_MAX && step < STEP_MAX && !serves(x, c);
+}
+
+/* A word of bt.spill for an address, other than that one: free, or missed least. */
+static unsigned pick_home(const struct bt_xlat *x, int but)
+{
+	for (int n = 0; n < BT_SPILLS; n++)
+		if (n != but && (!x->spilled[n].valid || !is_live(x, &x->spilled[n])))
+			return (unsigned)n;
+	return (unsigned)(but + 1) % BT_SPILLS;
+}
+
+static bool at_same_place(const struct cached *a, const struct cached *b)
+{
+	return a->valid && !memcmp(&a->place, &b->place, sizeof(a->place));
+}
+
+/* The register is wanted for something else: what it holds goes to memory, if it is missed.
+ * Nobody may go on behind this instruction from a site before that. */
+static void evict(struct bt_xlat *x, struct cached *c, int but)
+{
+	struct cached *home = c->home == NO_REG ? NULL : &x->spilled[(int)c->home];
+
+	if (!c->valid || !is_live(x, c) ||
+	    (home && at_same_place(home, c) && home->bias == c->bias))
+		return;
+	if (!home || c->home == but || (home->valid && !at_same_place(home, c)))
+		c->home = (int8_t)pick_home(x, but);
+	emit_store_gs(&x->e, c->host, GS(spill) + 8 * (size_t)c->home);
+	x->spilled[(int)c->home] = *c;
+	x->sites_checked = x->nr_sites;
+}
+
+/* A scratch register for an address; the word `but` is about to be read. */
+static struct cached *pick_register(struct bt_xlat *x, uint32_t avoid, int but)
+{
+	unsigned host = hold_pick(x, avoid | 1u << R15, true);
+	struct cached *c = &x->cached[x->cached[0].host != host];
+
+	evict(x, c, but);
+	c->valid = false;
+	c->home = NO_REG;
+	return c;
+}
+
+static struct cached *bring_back(struct bt_xlat *x, int home, uint32_t avoid)
+{
+	struct cached *c = pick_register(x, avoid, home);
+	uint8_t host = c->host;
+
+	*c = x->spilled[home];
+	c->host = host;
+	c->home = (int8_t)home;
+	hold_forget(x, host);
+	emit_load_gs(&x->e, host, GS(spill) + 8 * (size_t)home);
+	x->sites_checked = x->nr_sites;
+	return c;
+}
+
+/* A register that reaches an operand, or NULL. */
+static struct cached *find_cached(struct bt_xlat *x, const struct operand *o, uint32_t avoid)
+{
+	for (unsigned n = 0; n < 2; n++) {
+		struct cached *c = &x->cached[n];
+
+		if (c->valid && covers(x, c, o, 0) && !(avoid >> c->host & 1))
+			return c;
+	}
+	for (int n = 0; n < BT_SPILLS; n++)
+		if (x->spilled[n].valid && covers(x, &x->spilled[n], o, 0))
+			return bring_back(x, n, avoid);
+	return NULL;
+}
+
+/* One from which a range can be reached by a step. */
 static struct cached *find_near(struct bt_xlat *x, const struct operand *range, bool write,
                                 uint32_t avoid)
 {
 	for (unsigned n = 0; n < 2; n++) {
 		struct cached *c = &x->cached[n];
-		int64_t step = range->disp - c->bias;
 
-		if (c->valid && same_place(&c->place, range) && (c->write || !write) &&
-		    !(avoid >> c->host & 1) && step > -STEP_MAX && step < STEP_MAX &&
-		    !serves(x, c))
+		if (is_near(x, c, range, write) && !(avoid >> c->host & 1))
 			return c;
 	}
+	for (int n = 0; n < BT_SPILLS; n++)
+		if (is_near(x, &x->spilled[n], range, write))
+			return bring_back(x, n, avoid);
 	return NULL;
-}
-
-/* The scratch register for an address. */
-static struct cached *pick_register(struct bt_xlat *x, uint32_t avoid)
-{
-	unsigned host = hold_pick(x, avoid | 1u << R15, true);
-
-	return &x->cached[x->cached[0].host != host];
 }
 
 void access_address(struct bt_xlat *x, const struct operand *o, unsigned to)
@@ -404,10 +475,9 @@ static struct reach reach_once(struct bt_xlat *x, const struct operand *o, uint3
 	struct check k = {
 		.o = *o, .write_tag = o->write || stack, .write = o->write, .stack = stack
 	};
-	struct cached *c = pick_register(x, avoid);
+	struct cached *c = pick_register(x, avoid, NO_REG);
 	struct bt_site *s;
 
-	c->valid = false;
 	s = check_site(x, &k, c->host);
 	full_check(x, s, o);
 	s->hit = emit_offset(&x->e);
@@ -435,8 +505,7 @@ static struct reach reach_range(struct bt_xlat *x, const struct operand *o, cons
 		s = check_site(x, &k, c->host);
 		step_check(x, s, &k.o, (int32_t)(r->lo - c->bias));
 	} else {
-		c = pick_register(x, avoid);
-		c->valid = false;
+		c = pick_register(x, avoid, NO_REG);
 		s = check_site(x, &k, c->host);
 		full_check(x, s, &k.o);
 		s->hit = emit_offset(&x->e);
@@ -448,7 +517,8 @@ static struct reach reach_range(struct bt_xlat *x, const struct operand *o, cons
 		              .lo = r->lo,
 		              .hi = r->hi,
 		              .bias = r->lo,
-		              .write = k.write_tag };
+		              .write = k.write_tag,
+		              .home = c->home };
 	return reach_by(c, o);
 }
 

@@ -129,7 +129,7 @@ static bool has_room(const struct bt_xlat *x)
 struct turn {
 	bool whole;
 	unsigned exit; /* which goes back */
-	struct cached cached[2];
+	struct cached cached[2], spilled[BT_SPILLS];
 	bool sse, avx, x87;
 };
 
@@ -171,23 +171,31 @@ static void end_turn(const struct bt_xlat *x, struct turn *t)
 	t->whole = true;
 	t->exit = x->nr_exits - 1;
 	memcpy(t->cached, x->cached, sizeof(t->cached));
+	memcpy(t->spilled, x->spilled, sizeof(t->spilled));
 	for (unsigned n = 0; n < 2; n++)
 		t->cached[n].valid &= access_is_carried(x, &t->cached[n].place);
+	for (unsigned n = 0; n < BT_SPILLS; n++)
+		t->spilled[n].valid &= access_is_carried(x, &t->spilled[n].place);
 	t->sse = x->sse_checked;
 	t->avx = x->avx_checked;
 	t->x87 = x->x87_checked;
 }
 
+static bool replaces(const struct cached *a, const struct cached *b)
+{
+	return !b->valid || (a->valid && !memcmp(&a->place, &b->place, sizeof(a->place)) &&
+	                     a->bias == b->bias && a->lo <= b->lo && a->hi >= b->hi &&
+	                     a->write >= b->write);
+}
+
 static bool has_more(const struct turn *t, const struct turn *than)
 {
-	for (unsigned n = 0; n < 2; n++) {
-		const struct cached *a = &t->cached[n], *b = &than->cached[n];
-
-		if (b->valid && !(a->valid && !memcmp(&a->place, &b->place, sizeof(a->place)) &&
-		                  a->bias == b->bias && a->lo <= b->lo && a->hi >= b->hi &&
-		                  a->write >= b->write))
+	for (unsigned n = 0; n < 2; n++)
+		if (!replaces(&t->cached[n], &than->cached[n]))
 			return false;
-	}
+	for (unsigned n = 0; n < BT_SPILLS; n++)
+		if (!replaces(&t->spilled[n], &than->spilled[n]))
+			return false;
 	return t->sse >= than->sse && t->avx >= than->avx && t->x87 >= than->x87;
 }
 
@@ -243,6 +251,7 @@ static void second_turn(struct bt_xlat *x, const struct turn *first)
 	if (!first->whole || has_more(&nothing, first) || !has_room(x))
 		return;
 	memcpy(x->cached, first->cached, sizeof(x->cached));
+	memcpy(x->spilled, first->spilled, sizeof(x->spilled));
 	x->sse_checked = first->sse;
 	x->avx_checked = first->avx;
 	x->x87_checked = first->x87;
@@ -312,6 +321,7 @@ static void begin(struct bt_xlat *x, const uint8_t *host, uint32_t key)
 	x->sse_checked = x->avx_checked = x->x87_checked = false;
 	x->cached[0] = (struct cached){ .host = R14 };
 	x->cached[1] = (struct cached){ .host = R13 };
+	memset(x->spilled, 0, sizeof(x->spilled));
 	x->loop = find_loop(x);
 	start_turn(x);
 }

@@ -79,6 +79,7 @@ struct cached {
 	struct place place;
 	int64_t lo, hi, bias;
 	bool write;
+	int8_t home; /* number of the word of bt.spill that has it, or NO_REG */
 };
 
 enum pending_kind { PENDING_ACCESS, PENDING_STEP, PENDING_SITE, PENDING_EXIT, PENDING_CROSS };
@@ -115,6 +116,7 @@ struct bt_xlat {
 	bool unseen; /* the instruction at hand ends the recipe, and nobody will miss it */
 	bool announced, packed; /* the next recipe is in the slot already; this one is, too */
 	struct cached cached[2];
+	struct cached spilled[BT_SPILLS]; /* what bt.spill holds */
 	int8_t held[HOLD_REGS]; /* guest register of which R13, R14, R15 are copies, or NO_REG */
 	uint32_t fresh;         /* mask of those that the instruction at hand has set */
 	bool sse_checked, avx_checked, x87_checked;
