@@ -417,7 +417,8 @@ static void full_check(struct bt_xlat *x, struct bt_site *s, const struct operan
 	p->operand = *o;
 	p->address = reg;
 	if (s->stack)
-		emit_gs(&x->e, true, 0x03, reg, stack_entry(x) + offsetof(struct bt_tlb_entry, host));
+		emit_gs(&x->e, true, 0x03, reg,
+		        stack_entry(x) + offsetof(struct bt_tlb_entry, host));
 	else
 		emit_add_host(x, reg, s->write_tag);
 }

@@ -101,12 +101,12 @@ static void emit_lookup(struct bt_xlat *x, const struct bt_site *s)
 		EMIT(e, 0xc4, 0x43, 0x7b, 0xf0, 0xfe, 9); /* rorx r15d, r14d, 9 */
 	else
 		EMIT(e, 0x45, 0x89, 0xf7, 0x41, 0xc1, 0xef, 9); /* mov r15d, r14d; shr r15d, 9 */
-	EMIT(e, 0x47, 0x8d, 0x3c, 0xf7); /* lea r15d, [r15 + r14 * 8] */
-	EMIT(e, 0x41, 0x81, 0xe7);       /* and r15d, */
+	EMIT(e, 0x47, 0x8d, 0x3c, 0xf7);                        /* lea r15d, [r15 + r14 * 8] */
+	EMIT(e, 0x41, 0x81, 0xe7);                              /* and r15d, */
 	emit32(e, (BT_JC_ENTRIES - 1) << 3);
 	emit_mov_rr(e, R13, R14);
 	emit_gs(e, true, 0x33, R13,
-	        GS(space) + 8 * (size_t)bt_space(x->key, x->mode)); /* xor r13, gs:[space] */
+	        GS(space) + 8 * (size_t)bt_space(x->key, x->mode));  /* xor r13, gs:[space] */
 	entry_word(e, 0x3b, R13, offsetof(struct bt_jc_entry, tag)); /* cmp */
 	miss = emit_jcc_later(e, 5);
 	entry_word(e, 0x8b, R13, offsetof(struct bt_jc_entry, page)); /* mov */

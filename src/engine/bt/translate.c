@@ -183,9 +183,9 @@ static void end_turn(const struct bt_xlat *x, struct turn *t)
 
 static bool replaces(const struct cached *a, const struct cached *b)
 {
-	return !b->valid || (a->valid && !memcmp(&a->place, &b->place, sizeof(a->place)) &&
-	                     a->bias == b->bias && a->lo <= b->lo && a->hi >= b->hi &&
-	                     a->write >= b->write);
+	return !b->valid ||
+	       (a->valid && !memcmp(&a->place, &b->place, sizeof(a->place)) && a->bias == b->bias &&
+	        a->lo <= b->lo && a->hi >= b->hi && a->write >= b->write);
 }
 
 static bool has_more(const struct turn *t, const struct turn *than)

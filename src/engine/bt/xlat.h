@@ -113,6 +113,7 @@ struct bt_xlat {
 	struct guest_insn insn[XLAT_INSNS];
 	enum bt_flags flags;
 	struct bt_recipe recipe;
+	struct bt_recipe shift; /* of the instruction at hand, or RECIPE_NONE */
 	bool unseen; /* the instruction at hand ends the recipe, and nobody will miss it */
 	bool announced, packed; /* the next recipe is in the slot already; this one is, too */
 	struct cached cached[2];
