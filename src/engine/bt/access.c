@@ -167,23 +167,31 @@ static bool serves(const struct bt_xlat *x, const struct cached *c)
 	return false;
 }
 
-bool access_is_carried(const struct bt_xlat *x, const struct place *p)
+/* By how much the place moves in a turn of the loop; false: not by a constant, or too far. */
+static bool turn_step(const struct bt_xlat *x, const struct place *p, int64_t *step)
 {
-	int64_t step = 0, one;
+	int64_t one;
 
-	if (x->at >= x->loop)
-		return false;
+	*step = 0;
 	for (unsigned n = 0; n < x->loop; n++) {
 		if (!place_step(&x->insn[n], p, &one))
 			return false;
-		step += one;
+		*step += one;
 	}
-	return step > -STEP_MAX && step < STEP_MAX;
+	return *step > -STEP_MAX && *step < STEP_MAX;
+}
+
+/* In the first turn of a loop: will the second step on from the address? */
+static bool is_carried(const struct bt_xlat *x, const struct place *p)
+{
+	int64_t step;
+
+	return !x->second && x->at < x->loop && turn_step(x, p, &step);
 }
 
 static bool is_live(const struct bt_xlat *x, const struct cached *c)
 {
-	return serves(x, c) || access_is_carried(x, &c->place);
+	return c->pinned || serves(x, c) || is_carried(x, &c->place);
 }
 
 bool access_is_live(const struct bt_xlat *x, unsigned host)
@@ -191,15 +199,6 @@ bool access_is_live(const struct bt_xlat *x, unsigned host)
 	const struct cached *c = &x->cached[x->cached[0].host != host];
 
 	return c->valid && is_live(x, c);
-}
-
-static bool is_near(const struct bt_xlat *x, const struct cached *c, const struct operand *range,
-                    bool write)
-{
-	int64_t step = range->disp - c->bias;
-
-	return c->valid && same_place(&c->place, range) && (c->write || !write) &&
-	       step > -STEP_MAX && step < STEP_MAX && !serves(x, c);
 }
 
 /* A word of bt.spill for an address, other than that one: free, or missed least. */
@@ -269,22 +268,6 @@ static struct cached *find_cached(struct bt_xlat *x, const struct operand *o, ui
 	}
 	for (int n = 0; n < BT_SPILLS; n++)
 		if (x->spilled[n].valid && covers(x, &x->spilled[n], o, 0))
-			return bring_back(x, n, avoid);
-	return NULL;
-}
-
-/* One from which a range can be reached by a step. */
-static struct cached *find_near(struct bt_xlat *x, const struct operand *range, bool write,
-                                uint32_t avoid)
-{
-	for (unsigned n = 0; n < 2; n++) {
-		struct cached *c = &x->cached[n];
-
-		if (is_near(x, c, range, write) && !(avoid >> c->host & 1))
-			return c;
-	}
-	for (int n = 0; n < BT_SPILLS; n++)
-		if (is_near(x, &x->spilled[n], range, write))
 			return bring_back(x, n, avoid);
 	return NULL;
 }
@@ -423,47 +406,6 @@ static void full_check(struct bt_xlat *x, struct bt_site *s, const struct operan
 		emit_add_host(x, reg, s->write_tag);
 }
 
-/*
- * From one range to the next at a constant distance, when both are on the same page:
- *
- *     mov r15d, r14d
- *     and r15d, 0xfff
- *     cmp r15d, 4096 - size - step  ; with a step back: add it first, then as if it were none
- *     ja  full check
- *     lea r14, [r14 + step]
- */
-static void step_check(struct bt_xlat *x, struct bt_site *s, const struct operand *o, int32_t step)
-{
-	struct emit *e = &x->e;
-	unsigned reg = s->addr_reg;
-	struct pending *p;
-
-	EMIT(e, 0x45, 0x89, 0xc7 | (reg & 7) << 3, 0x41, 0x81, 0xe7);
-	emit32(e, PAGE_SIZE - 1);
-	if (step < 0) {
-		EMIT(e, 0x41, 0x81, 0xc7); /* add r15d, */
-		emit32(e, (uint32_t)step);
-	}
-	EMIT(e, 0x41, 0x81, 0xff); /* cmp r15d, */
-	emit32(e, (uint32_t)(PAGE_SIZE - s->span) - (step > 0 ? (uint32_t)step : 0));
-	p = xlat_pending(x, PENDING_STEP, emit_jcc_later(e, 7));
-	p->site = s;
-	p->operand = *o;
-	if (step)
-		emit_lea(e, true, reg, reg, step);
-	s->hit = emit_offset(e);
-}
-
-void access_finish_step(struct bt_xlat *x, const struct pending *p)
-{
-	uint8_t mode = x->mode;
-
-	x->mode = p->site->mode;
-	full_check(x, p->site, &p->operand);
-	emit_jmp(&x->e, p->site->hit);
-	x->mode = mode;
-}
-
 static struct reach reach_by(const struct cached *c, const struct operand *o)
 {
 	return (struct reach){ .base = c->host, .disp = (int32_t)(o->disp - c->bias) };
@@ -496,21 +438,14 @@ static struct reach reach_range(struct bt_xlat *x, const struct operand *o, cons
 		           .single = r->members < 2,
 		           .stack = on_stack(x, o) };
 	struct cached *c;
-	struct bt_site *s;
+	struct bt_site *site;
 
 	k.o.disp = r->lo;
 	k.o.size = (uint16_t)(r->hi - r->lo);
-	c = find_near(x, &k.o, r->write, avoid);
-	if (c) {
-		k.write_tag = c->write;
-		s = check_site(x, &k, c->host);
-		step_check(x, s, &k.o, (int32_t)(r->lo - c->bias));
-	} else {
-		c = pick_register(x, avoid, NO_REG);
-		s = check_site(x, &k, c->host);
-		full_check(x, s, &k.o);
-		s->hit = emit_offset(&x->e);
-	}
+	c = pick_register(x, avoid, NO_REG);
+	site = check_site(x, &k, c->host);
+	full_check(x, site, &k.o);
+	site->hit = emit_offset(&x->e);
 	x->sites_checked = x->nr_sites;
 	*c = (struct cached){ .valid = true,
 		              .host = c->host,
@@ -534,7 +469,147 @@ struct reach access_reach(struct bt_xlat *x, const struct operand *o, uint32_t a
 	if (c)
 		return reach_by(c, o);
 	r = find_group(x, o);
-	if (r.members < 2 && !access_is_carried(x, &r.place))
+	if (r.members < 2 && !is_carried(x, &r.place))
 		return reach_once(x, o, avoid);
 	return reach_range(x, o, &r, avoid);
+}
+
+/* ---- loops ---- */
+
+/* Both ranges are on one page, or on to the first copy of the loop, which checks in full. With the
+ * page's offset in R15. */
+static void step_check(struct bt_xlat *x, const struct cached *c, int32_t step)
+{
+	struct emit *e = &x->e;
+	uint32_t span = (uint32_t)(c->hi - c->lo);
+
+	EMIT(e, 0x41, 0x81, 0xe7); /* and r15d, */
+	emit32(e, PAGE_SIZE - 1);
+	if (step < 0) {
+		EMIT(e, 0x41, 0x81, 0xc7); /* add r15d, */
+		emit32(e, (uint32_t)step);
+	}
+	EMIT(e, 0x41, 0x81, 0xff); /* cmp r15d, */
+	emit32(e, PAGE_SIZE - span - (step > 0 ? (uint32_t)step : 0));
+	emit_jcc(e, 7, x->block->entry_slot);
+}
+
+static void step_on(struct cached *c, int64_t step)
+{
+	c->lo += step;
+	c->hi += step;
+	c->bias += step;
+	c->pinned = true;
+}
+
+static void step_register(struct bt_xlat *x, struct cached *c)
+{
+	struct emit *e = &x->e;
+	int64_t step;
+
+	if (!c->valid || !turn_step(x, &c->place, &step))
+		return;
+	if (step) {
+		EMIT(e, 0x45, 0x89, 0xc7 | (c->host & 7) << 3); /* mov r15d, host */
+		step_check(x, c, (int32_t)step);
+		emit_lea(e, true, c->host, c->host, (int32_t)step);
+	}
+	step_on(c, step);
+}
+
+static void step_spilled(struct bt_xlat *x, unsigned home)
+{
+	size_t word = GS(spill) + 8 * (size_t)home;
+	struct cached *c = &x->spilled[home];
+	int64_t step;
+
+	if (!c->valid || !turn_step(x, &c->place, &step))
+		return;
+	if (step) {
+		emit_gs(&x->e, false, 0x8b, R15, word); /* mov r15d, gs:[word] */
+		step_check(x, c, (int32_t)step);
+		emit_alu_gs_imm(&x->e, 0, word, (int32_t)step);
+	}
+	step_on(c, step);
+}
+
+bool access_steps(const struct bt_xlat *x)
+{
+	int64_t step;
+
+	for (unsigned n = 0; n < 2; n++)
+		if (x->cached[n].valid && turn_step(x, &x->cached[n].place, &step) && step)
+			return true;
+	for (unsigned n = 0; n < BT_SPILLS; n++)
+		if (x->spilled[n].valid && turn_step(x, &x->spilled[n].place, &step) && step)
+			return true;
+	return false;
+}
+
+void access_begin_turn(struct bt_xlat *x)
+{
+	for (unsigned n = 0; n < BT_SPILLS; n++)
+		step_spilled(x, n);
+	for (unsigned n = 0; n < 2; n++)
+		step_register(x, &x->cached[n]);
+}
+
+void access_end_turn(struct bt_xlat *x, const struct cached first[2])
+{
+	for (unsigned n = 0; n < 2; n++) {
+		if (!first[n].valid || at_same_place(&x->cached[n], &first[n]))
+			continue;
+		for (int home = 0; home < BT_SPILLS; home++) {
+			if (!at_same_place(&x->spilled[home], &first[n]))
+				continue;
+			x->cached[n] = x->spilled[home];
+			x->cached[n].host = first[n].host;
+			hold_forget(x, first[n].host);
+			emit_load_gs(&x->e, first[n].host, GS(spill) + 8 * (size_t)home);
+			break;
+		}
+	}
+}
+
+bool access_is_wanted_again(const struct bt_xlat *x, const struct cached *c)
+{
+	int64_t step;
+
+	return c->valid && turn_step(x, &c->place, &step);
+}
+
+/* An operand of instruction n, from the place of the one at hand. */
+static bool is_pinned_by(const struct bt_xlat *x, const struct cached *c, const struct operand *o,
+                         unsigned n)
+{
+	int64_t step = 0, one;
+
+	if (!c->valid || !c->pinned)
+		return false;
+	for (unsigned k = x->at; k < n; k++) {
+		if (!place_step(&x->insn[k], &c->place, &one))
+			return false;
+		step += one;
+	}
+	return covers(x, c, o, step);
+}
+
+static bool is_pinned(const struct bt_xlat *x, const struct operand *o, unsigned n)
+{
+	for (unsigned k = 0; k < 2; k++)
+		if (is_pinned_by(x, &x->cached[k], o, n))
+			return true;
+	for (unsigned k = 0; k < BT_SPILLS; k++)
+		if (is_pinned_by(x, &x->spilled[k], o, n))
+			return true;
+	return false;
+}
+
+/* Is it the loop's second copy, and are all operands among what the first has checked? */
+bool access_is_at_hand(const struct bt_xlat *x, unsigned n)
+{
+	const struct guest_insn *g = &x->insn[n];
+
+	return (!g->mem.present || is_pinned(x, &g->mem, n)) &&
+	       (!g->stack.present || is_pinned(x, &g->stack, n));
 }

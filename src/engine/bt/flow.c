@@ -235,8 +235,6 @@ void flow_finish(struct bt_xlat *x)
 		emit_here(&x->e, p->jump);
 		if (p->kind == PENDING_ACCESS)
 			finish_access(x, p);
-		else if (p->kind == PENDING_STEP)
-			access_finish_step(x, p);
 		else if (p->kind == PENDING_SITE)
 			finish_site(x, p);
 		else

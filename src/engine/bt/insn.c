@@ -223,7 +223,7 @@ static void fldcw(struct bt_xlat *x, const struct guest_insn *g)
 	emit32(e, GS(x87_control));
 }
 
-static bool may_trap(const struct guest_insn *g)
+bool insn_may_trap(const struct guest_insn *g)
 {
 	if (g->class == ISA_DIVIDE || g->z.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)
 		return true;
@@ -261,7 +261,7 @@ static void plain(struct bt_xlat *x, const struct guest_insn *g)
 		;
 	else if (g->flags.reads || (g->flags.writes && !g->flags.writes_all))
 		flags_host(x);
-	if (may_trap(g))
+	if (insn_may_trap(g))
 		trap = xlat_site(x, g, SITE_INSN);
 	rewrite_insn(x, g, g->mem.present ? &r : NULL);
 	if (trap)

@@ -81,12 +81,25 @@ bool xlat_has_site(const struct guest_insn *g)
 	       g->class == ISA_DIVIDE || g->class >= ISA_CLI;
 }
 
+/* In the second copy of a loop. */
+static bool needs_no_check(const struct bt_xlat *x, unsigned n)
+{
+	const struct guest_insn *g = &x->insn[n];
+	bool vector = g->class == ISA_VECTOR, avx = g->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+
+	return (g->class == ISA_PLAIN || g->class == ISA_PUSH || g->class == ISA_POP ||
+	        (vector && (avx ? x->avx_checked : x->sse_checked))) &&
+	       !insn_may_trap(g) && access_is_at_hand(x, n);
+}
+
 /* Which entry the body is written for: what happens to the flags first. */
 static enum { BODY_HOST, BODY_SLOT, BODY_ANY } choose_body(const struct bt_xlat *x)
 {
+	if (x->second && access_steps(x))
+		return BODY_SLOT;
 	for (unsigned n = 0; n < x->nr; n++) {
 		const struct guest_insn *g = &x->insn[n];
-		bool site = xlat_has_site(g);
+		bool site = xlat_has_site(g) && !(x->second && needs_no_check(x, n));
 
 		if (site)
 			return BODY_SLOT;
@@ -173,9 +186,9 @@ static void end_turn(const struct bt_xlat *x, struct turn *t)
 	memcpy(t->cached, x->cached, sizeof(t->cached));
 	memcpy(t->spilled, x->spilled, sizeof(t->spilled));
 	for (unsigned n = 0; n < 2; n++)
-		t->cached[n].valid &= access_is_carried(x, &t->cached[n].place);
+		t->cached[n].valid = access_is_wanted_again(x, &t->cached[n]);
 	for (unsigned n = 0; n < BT_SPILLS; n++)
-		t->spilled[n].valid &= access_is_carried(x, &t->spilled[n].place);
+		t->spilled[n].valid = access_is_wanted_again(x, &t->spilled[n]);
 	t->sse = x->sse_checked;
 	t->avx = x->avx_checked;
 	t->x87 = x->x87_checked;
@@ -256,10 +269,16 @@ static void second_turn(struct bt_xlat *x, const struct turn *first)
 	x->avx_checked = first->avx;
 	x->x87_checked = first->x87;
 	start_turn(x);
+	x->at = 0;
+	x->second = true;
 	entries(x, &k->loop_host, &k->loop_slot);
+	access_begin_turn(x);
 	x->exit[first->exit].loop = true;
-	for (x->at = 0; x->at < x->loop && has_room(x); x->at++)
+	for (; x->at < x->loop && has_room(x); x->at++) {
+		if (x->at + 1 == x->loop)
+			access_end_turn(x, first->cached);
 		one(x);
+	}
 	if (x->at == x->loop) {
 		end_turn(x, &second);
 		x->exit[second.exit].loop = has_more(&second, first);
@@ -323,6 +342,7 @@ static void begin(struct bt_xlat *x, const uint8_t *host, uint32_t key)
 	x->cached[1] = (struct cached){ .host = R13 };
 	memset(x->spilled, 0, sizeof(x->spilled));
 	x->loop = find_loop(x);
+	x->second = false;
 	start_turn(x);
 }
 

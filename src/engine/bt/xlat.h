@@ -79,10 +79,11 @@ struct cached {
 	struct place place;
 	int64_t lo, hi, bias;
 	bool write;
+	bool pinned; /* of the second copy of a loop, from its start to its end */
 	int8_t home; /* number of the word of bt.spill that has it, or NO_REG */
 };
 
-enum pending_kind { PENDING_ACCESS, PENDING_STEP, PENDING_SITE, PENDING_EXIT, PENDING_CROSS };
+enum pending_kind { PENDING_ACCESS, PENDING_SITE, PENDING_EXIT, PENDING_CROSS };
 
 /* Code out of line, to be written behind the block. */
 struct pending {
@@ -90,7 +91,7 @@ struct pending {
 	uint8_t *jump; /* displacement to aim here */
 	struct bt_site *site;
 	unsigned exit;
-	/* PENDING_ACCESS, PENDING_STEP */
+	/* PENDING_ACCESS */
 	struct operand operand;
 	unsigned address;
 	/* PENDING_CROSS: as at the jump */
@@ -110,6 +111,7 @@ struct bt_xlat {
 	bool user;
 	unsigned nr, at; /* instructions; the one being translated */
 	unsigned loop;   /* the first so many are a loop that carries addresses; 0: none */
+	bool second;     /* at the second copy of the loop */
 	struct guest_insn insn[XLAT_INSNS];
 	enum bt_flags flags;
 	struct bt_recipe recipe;
@@ -156,16 +158,21 @@ struct reach access_reach(struct bt_xlat *x, const struct operand *o, uint32_t a
 void access_forget(struct bt_xlat *x); /* all cached registers */
 void access_forget_host(struct bt_xlat *x, unsigned host);
 void access_insn_done(struct bt_xlat *x, const struct guest_insn *g); /* registers have changed */
-/* The way of a step that led to another page: the check in full. */
-void access_finish_step(struct bt_xlat *x, const struct pending *p);
 /* Linear address of an operand into a host register; uses R15. */
 void access_address(struct bt_xlat *x, const struct operand *o, unsigned to);
 
 /* Whether the address in R13 or R14 serves an access to come. */
 bool access_is_live(const struct bt_xlat *x, unsigned host);
 
-/* Within a loop: does the address of the place serve the next turn, which steps on from it? */
-bool access_is_carried(const struct bt_xlat *x, const struct place *p);
+/* The second copy of a loop, see translate.c: at its start, where flags are in the slot if there is
+ * anything to step; before the jump back, given what the registers are to hold. */
+bool access_steps(const struct bt_xlat *x);
+void access_begin_turn(struct bt_xlat *x);
+void access_end_turn(struct bt_xlat *x, const struct cached first[2]);
+/* Can the next turn step on from the address? */
+bool access_is_wanted_again(const struct bt_xlat *x, const struct cached *c);
+/* Are the operands of instruction n, from the one at hand on, ones that need no check? */
+bool access_is_at_hand(const struct bt_xlat *x, unsigned n);
 
 /* hold.c */
 void hold_forget(struct bt_xlat *x, unsigned host); /* its content changes */
@@ -210,6 +217,8 @@ void rewrite_insn(struct bt_xlat *x, const struct guest_insn *g, const struct re
 unsigned rewrite_read(struct bt_xlat *x, int reg, unsigned temp);
 
 /* insn.c: host code for an instruction. */
+/* May the host trap at it, at an address that has been checked? */
+bool insn_may_trap(const struct guest_insn *g);
 void insn_translate(struct bt_xlat *x, const struct guest_insn *g);
 
 /* flow.c */
