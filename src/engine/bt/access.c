@@ -278,6 +278,9 @@ void access_address(struct bt_xlat *x, const struct operand *o, unsigned to)
 	bool wide = o->asize == 8;
 	int base = o->base, index = o->index;
 
+	if (base == R_RSP || index == R_RSP)
+		insn_settle_rsp(x);
+
 	if (index != NO_REG && bt_host_reg[index] == NO_HOST && hold_find(x, index) == (int)to &&
 	    base != NO_REG) {
 		emit_mov_rr(e, R15, to); /* before the base takes its place */

@@ -320,16 +320,20 @@ static bool unseen(const struct bt_xlat *x)
 	return false;
 }
 
-/* Flags in the host's: is there an access to come that may fault before they are set anew? */
-static bool may_be_seen(const struct bt_xlat *x)
+/* Will flags be set anew in this block before they are wanted as such? If they are in the host's,
+ * and nothing comes that may fault before, there is nothing to do. */
+static bool is_worth_saving(const struct bt_xlat *x)
 {
-	if (x->flags != BT_FLAGS_HOST)
-		return false;
+	bool seen = x->flags == BT_FLAGS_RECIPE;
+
 	for (unsigned n = x->at; n < x->nr; n++) {
-		if (xlat_has_site(&x->insn[n]))
-			return true;
-		if (x->insn[n].flags.writes_all)
+		const struct guest_insn *g = &x->insn[n];
+
+		if (!ignores_flags(g))
 			return false;
+		seen = seen || xlat_has_site(g);
+		if (g->flags.writes_all)
+			return seen;
 	}
 	return false;
 }
@@ -409,7 +413,7 @@ void flags_keep(struct bt_xlat *x, const struct guest_insn *g)
 	x->unseen = ignores_flags(g) && unseen(x);
 	if (x->unseen)
 		return; /* good until the register changes */
-	if ((x->flags == BT_FLAGS_RECIPE || may_be_seen(x)) && save_operand(x, g->writes))
+	if (is_worth_saving(x) && save_operand(x, g->writes))
 		return;
 	if (x->flags == BT_FLAGS_RECIPE)
 		flags_host(x);

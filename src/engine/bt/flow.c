@@ -163,6 +163,7 @@ static void cross(struct bt_xlat *x, int64_t target)
 
 void flow_exit_span(struct bt_xlat *x, int64_t target)
 {
+	insn_settle_rsp(x);
 	flags_slot(x);
 	cross(x, target);
 }
@@ -182,6 +183,7 @@ void flow_exit(struct bt_xlat *x, int64_t target, int cc)
 {
 	struct pending *p;
 
+	insn_settle_rsp(x);
 	if (xlat_same_page(target)) {
 		exit_here(x, target, cc);
 		return;

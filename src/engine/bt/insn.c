@@ -325,7 +325,43 @@ static void lea(struct bt_xlat *x, const struct guest_insn *g)
 
 static void move_rsp(struct bt_xlat *x, int32_t by)
 {
-	emit_lea(&x->e, !(x->key & BT_KEY_32), R12, R12, by);
+	x->rsp_late += by;
+}
+
+void insn_settle_rsp(struct bt_xlat *x)
+{
+	if (x->rsp_late)
+		emit_lea(&x->e, !(x->key & BT_KEY_32), R12, R12, x->rsp_late);
+	x->rsp_late = 0;
+}
+
+static bool names_rsp(const struct guest_insn *g)
+{
+	const ZydisDecodedOperand *op = &g->op[0];
+
+	if (g->mem.present)
+		return g->mem.base == R_RSP || g->mem.index == R_RSP;
+	return g->z.operand_count_visible && op->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	       scan_gpr(op->reg.value) == R_RSP;
+}
+
+bool insn_minds_rsp(const struct guest_insn *g)
+{
+	switch (g->class) {
+	case ISA_PUSH:
+	case ISA_POP:
+	case ISA_RET:
+	case ISA_CALL:
+		return names_rsp(g);
+	case ISA_PLAIN:
+	case ISA_DIVIDE:
+	case ISA_VECTOR:
+	case ISA_LEA:
+	case ISA_NOTHING:
+		return (g->reads | g->writes) >> R_RSP & 1;
+	default:
+		return true;
+	}
 }
 
 static void push(struct bt_xlat *x, const struct guest_insn *g)

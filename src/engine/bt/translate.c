@@ -22,6 +22,7 @@ struct bt_site *xlat_site(struct bt_xlat *x, const struct guest_insn *g, unsigne
 {
 	struct bt_site *s = &x->site[x->nr_sites++];
 
+	insn_settle_rsp(x);
 	*s = (struct bt_site){
 		.block = x->block,
 		.kind = (uint8_t)kind,
@@ -176,6 +177,7 @@ static void start_turn(struct bt_xlat *x)
 	x->packed = false;
 	hold_forget_all(x);
 	x->fresh = 0;
+	x->rsp_late = 0;
 }
 
 /* As it is at the jump back. */
@@ -218,6 +220,8 @@ static void one(struct bt_xlat *x)
 	const struct guest_insn *g = &x->insn[x->at];
 	unsigned first_site = x->nr_sites;
 
+	if (insn_minds_rsp(g))
+		insn_settle_rsp(x);
 	flags_keep(x, g);
 	flags_announce(x, g);
 	if (!minds_held(g))
@@ -228,6 +232,8 @@ static void one(struct bt_xlat *x)
 	if (g->class != ISA_POPF) /* whose flags are in the slot */
 		flags_done(x, g);
 	hold_insn_done(x, g);
+	if (x->nr_sites > first_site)
+		insn_settle_rsp(x); /* whoever resumes has the new RSP */
 	set_resume(x, g, first_site);
 	access_insn_done(x, g);
 }

@@ -122,6 +122,7 @@ struct bt_xlat {
 	struct cached spilled[BT_SPILLS]; /* what bt.spill holds */
 	int8_t held[HOLD_REGS]; /* guest register of which R13, R14, R15 are copies, or NO_REG */
 	uint32_t fresh;         /* mask of those that the instruction at hand has set */
+	int32_t rsp_late;       /* what is still to be added to the host register of RSP */
 	bool sse_checked, avx_checked, x87_checked;
 	bool x87;   /* may run on the host, see translate.c */
 	bool bmi2;  /* of the host */
@@ -217,6 +218,11 @@ void rewrite_insn(struct bt_xlat *x, const struct guest_insn *g, const struct re
 unsigned rewrite_read(struct bt_xlat *x, int reg, unsigned temp);
 
 /* insn.c: host code for an instruction. */
+/* Pushes and pops that need no check of their own move RSP together, later. Before anybody looks at
+ * it: */
+void insn_settle_rsp(struct bt_xlat *x);
+/* Does an instruction look at it, other than as a push or pop? */
+bool insn_minds_rsp(const struct guest_insn *g);
 /* May the host trap at it, at an address that has been checked? */
 bool insn_may_trap(const struct guest_insn *g);
 void insn_translate(struct bt_xlat *x, const struct guest_insn *g);
