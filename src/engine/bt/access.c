@@ -581,13 +581,13 @@ bool access_is_wanted_again(const struct bt_xlat *x, const struct cached *c)
 	return c->valid && turn_step(x, &c->place, &step);
 }
 
-/* An operand of instruction n, from the place of the one at hand. */
-static bool is_pinned_by(const struct bt_xlat *x, const struct cached *c, const struct operand *o,
-                         unsigned n)
+/* Does the address serve an operand of instruction n, as far as can be seen from the one at hand? */
+static bool reaches(const struct bt_xlat *x, const struct cached *c, const struct operand *o,
+                    unsigned n)
 {
 	int64_t step = 0, one;
 
-	if (!c->valid || !c->pinned)
+	if (!c->valid)
 		return false;
 	for (unsigned k = x->at; k < n; k++) {
 		if (!place_step(&x->insn[k], &c->place, &one))
@@ -597,22 +597,20 @@ static bool is_pinned_by(const struct bt_xlat *x, const struct cached *c, const 
 	return covers(x, c, o, step);
 }
 
-static bool is_pinned(const struct bt_xlat *x, const struct operand *o, unsigned n)
+static bool is_at_hand(const struct bt_xlat *x, const struct operand *o, unsigned n)
 {
 	for (unsigned k = 0; k < 2; k++)
-		if (is_pinned_by(x, &x->cached[k], o, n))
+		if (reaches(x, &x->cached[k], o, n))
 			return true;
 	for (unsigned k = 0; k < BT_SPILLS; k++)
-		if (is_pinned_by(x, &x->spilled[k], o, n))
+		if (reaches(x, &x->spilled[k], o, n))
 			return true;
-	return false;
+	return !o->present;
 }
 
-/* Is it the loop's second copy, and are all operands among what the first has checked? */
 bool access_is_at_hand(const struct bt_xlat *x, unsigned n)
 {
 	const struct guest_insn *g = &x->insn[n];
 
-	return (!g->mem.present || is_pinned(x, &g->mem, n)) &&
-	       (!g->stack.present || is_pinned(x, &g->stack, n));
+	return is_at_hand(x, &g->mem, n) && is_at_hand(x, &g->stack, n);
 }

@@ -331,7 +331,7 @@ static bool is_worth_saving(const struct bt_xlat *x)
 
 		if (!ignores_flags(g))
 			return false;
-		seen = seen || xlat_has_site(g);
+		seen = seen || (xlat_has_site(g) && !xlat_needs_no_check(x, n));
 		if (g->flags.writes_all)
 			return seen;
 	}
@@ -367,7 +367,7 @@ static bool is_at_risk(const struct bt_xlat *x)
 
 		if (!ignores_flags(g))
 			return false;
-		if (xlat_has_site(g))
+		if (xlat_has_site(g) && !xlat_needs_no_check(x, n))
 			return true;
 		if (g->flags.writes)
 			return false;

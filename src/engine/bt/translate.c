@@ -82,8 +82,7 @@ bool xlat_has_site(const struct guest_insn *g)
 	       g->class == ISA_DIVIDE || g->class >= ISA_CLI;
 }
 
-/* In the second copy of a loop. */
-static bool needs_no_check(const struct bt_xlat *x, unsigned n)
+bool xlat_needs_no_check(const struct bt_xlat *x, unsigned n)
 {
 	const struct guest_insn *g = &x->insn[n];
 	bool vector = g->class == ISA_VECTOR, avx = g->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
@@ -100,7 +99,7 @@ static enum { BODY_HOST, BODY_SLOT, BODY_ANY } choose_body(const struct bt_xlat 
 		return BODY_SLOT;
 	for (unsigned n = 0; n < x->nr; n++) {
 		const struct guest_insn *g = &x->insn[n];
-		bool site = xlat_has_site(g) && !(x->second && needs_no_check(x, n));
+		bool site = xlat_has_site(g) && !(x->second && xlat_needs_no_check(x, n));
 
 		if (site)
 			return BODY_SLOT;

@@ -172,7 +172,8 @@ void access_begin_turn(struct bt_xlat *x);
 void access_end_turn(struct bt_xlat *x, const struct cached first[2]);
 /* Can the next turn step on from the address? */
 bool access_is_wanted_again(const struct bt_xlat *x, const struct cached *c);
-/* Are the operands of instruction n, from the one at hand on, ones that need no check? */
+/* Instruction n, seen from the one at hand: are its operands reached by addresses that are known
+ * now? For a second copy's own that is certain. */
 bool access_is_at_hand(const struct bt_xlat *x, unsigned n);
 
 /* hold.c */
@@ -238,6 +239,9 @@ void flow_finish_exits(struct bt_xlat *x); /* which need block->exit */
 
 /* translate.c */
 bool xlat_has_site(const struct guest_insn *g);
+/* Will instruction n, which may have a site, leave none that flags must be saved for? As far as can
+ * be seen now, with access_is_at_hand(). */
+bool xlat_needs_no_check(const struct bt_xlat *x, unsigned n);
 struct bt_site *xlat_site(struct bt_xlat *x, const struct guest_insn *g, unsigned kind);
 struct pending *xlat_pending(struct bt_xlat *x, enum pending_kind kind, uint8_t *jump);
 /* The block at host, off bytes into its page; NULL when its first instruction ends on the next
