@@ -94,7 +94,7 @@ struct bt_site {
 	bool write : 1;     /* the access at hand is a write */
 	bool group : 1;     /* others rely on the check */
 	bool stack : 1;     /* the check is against bt.stack */
-	bool single : 1;    /* those are this instruction itself in the next turns of a loop */
+	bool single : 1;    /* those are in turns of a loop to come, or on other pages there */
 	uint8_t addr_reg;   /* R13 or R14: holds the address */
 	uint8_t light;      /* enum light */
 	uint16_t held; /* at resume: the registers that R13, R14 and R15 are copies of, 4 bits each;

@@ -28,7 +28,7 @@ static void other(struct bt_xlat *x, const struct guest_insn *g)
 
 	emit_mov_imm32(&x->e, R15, cache_meta_offset(x->b, s));
 	emit_jmp(&x->e, x->b->cache->stub_site);
-	access_forget(x);
+	place_forget(x);
 	x->flags = BT_FLAGS_HOST;
 	x->recipe.op = RECIPE_NONE;
 }
@@ -43,7 +43,7 @@ static struct bt_site *light(struct bt_xlat *x, const struct guest_insn *g, enum
 	s->light = (uint8_t)kind;
 	emit_mov_imm32(&x->e, R15, cache_meta_offset(x->b, s));
 	emit_jmp(&x->e, x->b->cache->stub_light);
-	access_forget(x);
+	place_forget(x);
 	x->recipe.op = RECIPE_NONE;
 	return s;
 }
@@ -112,7 +112,7 @@ static void bit(struct bt_xlat *x, const struct guest_insn *g)
 	struct reach r;
 
 	flags_free(x);
-	access_forget(x);
+	place_forget(x);
 	access_address(x, &g->mem, R14);
 	emit_mov_rr(e, R15, rewrite_read(x, reg, R15));
 	if (size == 4 && code64)
@@ -274,7 +274,7 @@ static void lea_word(struct bt_xlat *x, const struct operand *o, int reg)
 	struct emit *e = &x->e;
 	unsigned to = bt_host_reg[reg] == NO_HOST ? R15 : bt_host_reg[reg];
 
-	access_forget_host(x, R14);
+	place_forget_host(x, R14);
 	access_address(x, o, R14);
 	hold_forget(x, R15);
 	if (to == R15)
@@ -302,9 +302,9 @@ static void lea(struct bt_xlat *x, const struct guest_insn *g)
 		if (to == R15 && o.index != NO_REG) /* which is where that may have to go */
 			to = hold_pick(x, 1u << R15, true);
 		if (hold_find(x, o.base) != (int)to && hold_find(x, o.index) != (int)to)
-			access_forget_host(x, to);
+			place_forget_host(x, to);
 		access_address(x, &o, to);
-		access_forget_host(x, to);
+		place_forget_host(x, to);
 		emit_store_gs(&x->e, to, GS(gpr) + 8 * (size_t)reg);
 		hold_set(x, to, reg);
 		return;
@@ -314,9 +314,9 @@ static void lea(struct bt_xlat *x, const struct guest_insn *g)
 		unsigned temp = hold_pick(x, 1u << R15, false);
 
 		if (hold_find(x, o.base) != (int)temp && hold_find(x, o.index) != (int)temp)
-			access_forget_host(x, temp);
+			place_forget_host(x, temp);
 		access_address(x, &o, temp);
-		access_forget_host(x, temp);
+		place_forget_host(x, temp);
 		emit_mov_rr(&x->e, to, temp);
 		return;
 	}
@@ -414,7 +414,7 @@ static void pushf(struct bt_xlat *x, const struct guest_insn *g)
 	unsigned temp = to.base == R14 ? R13 : R14;
 
 	flags_slot(x);
-	access_forget_host(x, temp);
+	place_forget_host(x, temp);
 	EMIT(e, 0x44, 0x8b, 0x7c, 0x24, 0xf8); /* mov r15d, [rsp - 8] */
 	EMIT(e, 0x41, 0x81, 0xe7);             /* and r15d, */
 	emit32(e, ISA_FLAGS);
@@ -460,7 +460,7 @@ static void smap(struct bt_xlat *x, bool ac)
 	alter_cpu(x, ac ? 1 : 4, offsetof(struct cpu, rflags),
 	          ac ? (uint32_t)RFLAGS_AC : (uint32_t)~RFLAGS_AC);
 	x->mode = ac ? MMU_KERNEL_AC : MMU_KERNEL;
-	access_forget(x);
+	place_forget(x);
 }
 
 static void swapgs(struct bt_xlat *x)
@@ -468,7 +468,7 @@ static void swapgs(struct bt_xlat *x)
 	struct emit *e = &x->e;
 	const uint32_t off = offsetof(struct cpu, msr.kernel_gs_base);
 
-	access_forget(x);
+	place_forget(x);
 	emit_load_gs(e, R15, GS(cpu));
 	emit_load_gs(e, R14, GS(seg_base[1]));
 	EMIT(e, 0x4d, 0x8b, 0xaf); /* mov r13, [r15 + off] */
@@ -498,7 +498,7 @@ static bool load_target(struct bt_xlat *x, const struct guest_insn *g)
 		else
 			EMIT(e, 0x41 | (reg & 8) >> 1, 0x89, 0xc6 | (reg & 7) << 3);
 	}
-	access_forget_host(x, R14);
+	place_forget_host(x, R14);
 	return true;
 }
 

@@ -89,13 +89,13 @@ bool xlat_needs_no_check(const struct bt_xlat *x, unsigned n)
 
 	return (g->class == ISA_PLAIN || g->class == ISA_PUSH || g->class == ISA_POP ||
 	        (vector && (avx ? x->avx_checked : x->sse_checked))) &&
-	       !insn_may_trap(g) && access_is_at_hand(x, n);
+	       !insn_may_trap(g) && place_is_at_hand(x, n);
 }
 
 /* Which entry the body is written for: what happens to the flags first. */
 static enum { BODY_HOST, BODY_SLOT, BODY_ANY } choose_body(const struct bt_xlat *x)
 {
-	if (x->second && access_steps(x))
+	if (x->second && place_steps(x))
 		return BODY_SLOT;
 	for (unsigned n = 0; n < x->nr; n++) {
 		const struct guest_insn *g = &x->insn[n];
@@ -179,6 +179,14 @@ static void start_turn(struct bt_xlat *x)
 	x->rsp_late = 0;
 }
 
+static bool is_in_register(const struct turn *t, const struct cached *c)
+{
+	for (unsigned n = 0; n < 2; n++)
+		if (t->cached[n].valid && !memcmp(&t->cached[n].place, &c->place, sizeof(c->place)))
+			return true;
+	return false;
+}
+
 /* As it is at the jump back. */
 static void end_turn(const struct bt_xlat *x, struct turn *t)
 {
@@ -187,9 +195,10 @@ static void end_turn(const struct bt_xlat *x, struct turn *t)
 	memcpy(t->cached, x->cached, sizeof(t->cached));
 	memcpy(t->spilled, x->spilled, sizeof(t->spilled));
 	for (unsigned n = 0; n < 2; n++)
-		t->cached[n].valid = access_is_wanted_again(x, &t->cached[n]);
+		t->cached[n].valid = place_is_wanted_again(x, &t->cached[n]);
 	for (unsigned n = 0; n < BT_SPILLS; n++)
-		t->spilled[n].valid = access_is_wanted_again(x, &t->spilled[n]);
+		t->spilled[n].valid = !is_in_register(t, &t->spilled[n]) &&
+		                      place_is_wanted_again(x, &t->spilled[n]);
 	t->sse = x->sse_checked;
 	t->avx = x->avx_checked;
 	t->x87 = x->x87_checked;
@@ -234,7 +243,7 @@ static void one(struct bt_xlat *x)
 	if (x->nr_sites > first_site)
 		insn_settle_rsp(x); /* whoever resumes has the new RSP */
 	set_resume(x, g, first_site);
-	access_insn_done(x, g);
+	place_insn_done(x, g);
 }
 
 /* On behind the instruction. */
@@ -277,11 +286,11 @@ static void second_turn(struct bt_xlat *x, const struct turn *first)
 	x->at = 0;
 	x->second = true;
 	entries(x, &k->loop_host, &k->loop_slot);
-	access_begin_turn(x);
+	place_begin_turn(x);
 	x->exit[first->exit].loop = true;
 	for (; x->at < x->loop && has_room(x); x->at++) {
 		if (x->at + 1 == x->loop)
-			access_end_turn(x, first->cached);
+			place_end_turn(x, first->cached);
 		one(x);
 	}
 	if (x->at == x->loop) {

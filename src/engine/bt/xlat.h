@@ -156,25 +156,25 @@ struct reach {
 	int32_t disp;
 };
 struct reach access_reach(struct bt_xlat *x, const struct operand *o, uint32_t avoid);
-void access_forget(struct bt_xlat *x); /* all cached registers */
-void access_forget_host(struct bt_xlat *x, unsigned host);
-void access_insn_done(struct bt_xlat *x, const struct guest_insn *g); /* registers have changed */
 /* Linear address of an operand into a host register; uses R15. */
 void access_address(struct bt_xlat *x, const struct operand *o, unsigned to);
 
+/* place.c: addresses that checks have found */
+void place_forget(struct bt_xlat *x); /* all of them */
+void place_forget_host(struct bt_xlat *x, unsigned host);
+void place_insn_done(struct bt_xlat *x, const struct guest_insn *g); /* registers have changed */
 /* Whether the address in R13 or R14 serves an access to come. */
-bool access_is_live(const struct bt_xlat *x, unsigned host);
-
+bool place_is_live(const struct bt_xlat *x, unsigned host);
 /* The second copy of a loop, see translate.c: at its start, where flags are in the slot if there is
  * anything to step; before the jump back, given what the registers are to hold. */
-bool access_steps(const struct bt_xlat *x);
-void access_begin_turn(struct bt_xlat *x);
-void access_end_turn(struct bt_xlat *x, const struct cached first[2]);
+bool place_steps(const struct bt_xlat *x);
+void place_begin_turn(struct bt_xlat *x);
+void place_end_turn(struct bt_xlat *x, const struct cached first[2]);
 /* Can the next turn step on from the address? */
-bool access_is_wanted_again(const struct bt_xlat *x, const struct cached *c);
+bool place_is_wanted_again(const struct bt_xlat *x, const struct cached *c);
 /* Instruction n, seen from the one at hand: are its operands reached by addresses that are known
  * now? For a second copy's own that is certain. */
-bool access_is_at_hand(const struct bt_xlat *x, unsigned n);
+bool place_is_at_hand(const struct bt_xlat *x, unsigned n);
 
 /* hold.c */
 void hold_forget(struct bt_xlat *x, unsigned host); /* its content changes */
@@ -240,7 +240,7 @@ void flow_finish_exits(struct bt_xlat *x); /* which need block->exit */
 /* translate.c */
 bool xlat_has_site(const struct guest_insn *g);
 /* Will instruction n, which may have a site, leave none that flags must be saved for? As far as can
- * be seen now, with access_is_at_hand(). */
+ * be seen now, with place_is_at_hand(). */
 bool xlat_needs_no_check(const struct bt_xlat *x, unsigned n);
 struct bt_site *xlat_site(struct bt_xlat *x, const struct guest_insn *g, unsigned kind);
 struct pending *xlat_pending(struct bt_xlat *x, enum pending_kind kind, uint8_t *jump);
