@@ -95,8 +95,9 @@ bool xlat_needs_no_check(const struct bt_xlat *x, unsigned n)
 /* Which entry the body is written for: what happens to the flags first. */
 static enum { BODY_HOST, BODY_SLOT, BODY_ANY } choose_body(const struct bt_xlat *x)
 {
+	/* Steps clobber flags; the first copy may have to see those of before. */
 	if (x->second && place_steps(x))
-		return BODY_SLOT;
+		return x->block->entry_host == x->block->entry_slot ? BODY_ANY : BODY_SLOT;
 	for (unsigned n = 0; n < x->nr; n++) {
 		const struct guest_insn *g = &x->insn[n];
 		bool site = xlat_has_site(g) && !(x->second && xlat_needs_no_check(x, n));
