@@ -539,11 +539,16 @@ static void aim_branches(struct oracle_sequence *seq, const struct fixup *fix, u
 
 /* --- loops --- */
 
-/* Differences that are excused can't be told from others once they are carried around a loop. */
+/* What compare.c excuses can't be told from other differences once it is carried around a loop. */
 static const uint16_t refused_in_loops[] = {
-	ZYDIS_MNEMONIC_BSF,      ZYDIS_MNEMONIC_BSR,     ZYDIS_MNEMONIC_LDMXCSR,
-	ZYDIS_MNEMONIC_VLDMXCSR, ZYDIS_MNEMONIC_FXRSTOR, ZYDIS_MNEMONIC_FXRSTOR64,
-	ZYDIS_MNEMONIC_POPF,     ZYDIS_MNEMONIC_POPFQ,
+	ZYDIS_MNEMONIC_BSF,        ZYDIS_MNEMONIC_BSR,        ZYDIS_MNEMONIC_SHLD,
+	ZYDIS_MNEMONIC_SHRD,       ZYDIS_MNEMONIC_BSWAP,      ZYDIS_MNEMONIC_FLDENV,
+	ZYDIS_MNEMONIC_FRSTOR,     ZYDIS_MNEMONIC_MOVBE,      ZYDIS_MNEMONIC_CALL,
+	ZYDIS_MNEMONIC_MASKMOVQ,   ZYDIS_MNEMONIC_FSTP,       ZYDIS_MNEMONIC_FBSTP,
+	ZYDIS_MNEMONIC_VMASKMOVPS, ZYDIS_MNEMONIC_VMASKMOVPD, ZYDIS_MNEMONIC_VPMASKMOVD,
+	ZYDIS_MNEMONIC_VPMASKMOVQ, ZYDIS_MNEMONIC_LDMXCSR,    ZYDIS_MNEMONIC_VLDMXCSR,
+	ZYDIS_MNEMONIC_FXRSTOR,    ZYDIS_MNEMONIC_FXRSTOR64,  ZYDIS_MNEMONIC_POPF,
+	ZYDIS_MNEMONIC_POPFQ,
 };
 
 static bool may_loop(const ZydisDecodedInstruction *z)
