@@ -27,6 +27,7 @@
 #define BT_JOURNAL     2048
 #define BT_POSTS       64
 #define BT_WORLD_MAX   64
+#define BT_SPILLS      6
 
 /* A hit: tag ^ address is the offset in the page. No page has the tag BT_TLB_EMPTY. */
 struct bt_tlb_entry {
@@ -99,6 +100,13 @@ struct bt {
 	struct cpu *cpu;
 	struct bt_tlb_entry tlb[MMU_MODES][2][BT_TLB_ENTRIES];
 	struct bt_jc_entry jc[BT_JC_ENTRIES];
+	/* The stack's page in each mode, a copy of an entry for writes; empty whenever C is left.
+	 */
+	struct bt_tlb_entry stack[MMU_MODES];
+	uint64_t saved;            /* a value that flags were made of, see flags.c */
+	uint64_t stack_va;         /* an address on its way there */
+	uint8_t *meta, *exec;      /* of the cache */
+	uint64_t spill[BT_SPILLS]; /* host addresses that a block has found, see access.c */
 
 	/* For C only. */
 	_Atomic uint32_t in_code; /* the thread is in translated code, or on its way to or from */
@@ -150,5 +158,7 @@ typedef void (*bt_enter_fn)(struct bt *b);
 /* The jump cache's entry for a target: flow.c has the same in machine code. */
 static inline unsigned bt_jc_index(gva_t va)
 {
-	return ((uint32_t)va ^ (uint32_t)va >> 12) & (BT_JC_ENTRIES - 1);
+	uint32_t v = (uint32_t)va;
+
+	return ((v >> 9) + (v << 3)) >> 3 & (BT_JC_ENTRIES - 1);
 }

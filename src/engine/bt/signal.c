@@ -66,7 +66,7 @@ static void stop_outside(struct bt *b, uint64_t pc, const greg_t *r)
 
 	stop_block(b, b->target);
 	stop_block_of_site(b, b->fill_site);
-	if (off >= c->stub_fill[0] && off < c->stubs_end)
+	if (off >= c->stub_fill[0] && off < c->site_end)
 		stop_block_of_site(b, (uint64_t)r[REG_R15]);
 }
 

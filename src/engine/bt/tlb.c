@@ -31,8 +31,15 @@ static void zero_entries(struct bt_tlb_entry *t, size_t n)
 		t[k].tag = BT_TLB_EMPTY;
 }
 
+void bt_tlb_drop_stack(struct bt *b)
+{
+	for (unsigned mode = 0; mode < MMU_MODES; mode++)
+		b->stack[mode].tag = BT_TLB_EMPTY;
+}
+
 void bt_tlb_clear(struct bt *b)
 {
+	bt_tlb_drop_stack(b);
 	if (b->any_filled)
 		zero_entries(&b->tlb[0][0][0], MMU_MODES * 2 * BT_TLB_ENTRIES);
 	b->any_filled = false;
@@ -41,6 +48,7 @@ void bt_tlb_clear(struct bt *b)
 
 void bt_tlb_drop_local(struct bt *b)
 {
+	bt_tlb_drop_stack(b);
 	if (b->nr_journal > BT_JOURNAL) {
 		bt_tlb_clear(b);
 		return;
@@ -113,6 +121,10 @@ static bool pass_once(struct bt *b, const struct bt_site *s, uint8_t *host)
 	struct mem *m = b->cpu->mem;
 	uint64_t page = mem_page(m, host);
 
+	if (!s->write && !s->group) { /* write_tag: of the stack */
+		go_on_at(b, s, (uintptr_t)host);
+		return true;
+	}
 	if (page == MEM_NO_PAGE || !s->write)
 		return false;
 	world_note_beside(b, page);
@@ -173,7 +185,7 @@ unsigned bt_fill(struct bt *b, uint64_t site_offset, gva_t va)
 		return FILL_LEAVE;
 	if ((va & ~PAGE_MASK) + s->span > PAGE_SIZE) {
 		if (!take_across(b, s, va))
-			return s->group ? leave_group(b, s) : FILL_LEAVE;
+			return s->group && !s->single ? leave_group(b, s) : FILL_LEAVE;
 		return b->posted ? FILL_LEAVE : FILL_GO;
 	}
 	if (cpu_long_mode(c) && !canonical(c, va))
@@ -194,6 +206,7 @@ void bt_tlb_drop_page(struct bt *b, gva_t va)
 {
 	unsigned n = (va >> 12) & (BT_TLB_ENTRIES - 1);
 
+	bt_tlb_drop_stack(b);
 	for (unsigned mode = 0; mode < MMU_MODES; mode++)
 		for (unsigned rw = 0; rw < 2; rw++)
 			b->tlb[mode][rw][n].tag = BT_TLB_EMPTY;

@@ -44,6 +44,7 @@ KVM = {
     "ipi": {"skip": LONG},
     "lapic": {"skip": WINDOW},
     "litmus": {"skip": LONG},
+    "loops": {"skip": LONG},
     "locked": {"skip": LONG},
     "paging32": {"skip": CHECKS},
     "paging_cached": {"fails": {"CPL 3 does not mind": GP, "faults behind INVLPG": CACHED}},
