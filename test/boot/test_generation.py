@@ -1,12 +1,14 @@
 """The VM generation ID as a guest finds it: by ACPI, and with the driver of a kernel that has one."""
 
 import base64
+import pathlib
 import re
+import subprocess
 
 import pytest
 
 from conftest import image
-from device_run import run_devices
+from device_run import device_image, run_devices
 
 SCRIPT = """
 base64 /sys/firmware/acpi/tables/DSDT | sed 's/^/dsdt /'
@@ -73,3 +75,24 @@ def test_driver(start, tmp_path):
     out = run_devices(start, tmp_path, [], SCRIPT, "--kernel", image("linux-image-6.12-cloud-amd64"))
     assert re.search(r"^driver TRPZ0001:00", out, re.M), out
     assert re.search(r"^event +0 .*enabled", out, re.M), out
+
+
+RESEED = """
+before=$(sed 's/^ *//; s/ .*//' /sys/firmware/acpi/interrupts/gpe05)
+dmesg -n 1
+dmesg -c > /dev/null
+printf 'new generation, please\\r\\n'
+until [ "$(sed 's/^ *//; s/ .*//' /sys/firmware/acpi/interrupts/gpe05)" != "$before" ]; do usleep 10000; done
+until dmesg | grep 'crng reseeded due to virtual machine fork'; do usleep 10000; done
+"""
+
+
+def test_linux_reseeds(trapeze, engine, tmp_path):
+    """A new ID and its event while Linux 6.12 runs: its random numbers begin anew."""
+    _, initrd = device_image(tmp_path, [], RESEED)
+    program = pathlib.Path(trapeze).resolve().parents[2] / "test/boot/generation"
+    done = subprocess.run([program, engine, image("linux-image-6.12-cloud-amd64"), initrd,
+                           "console=ttyS0 quiet rdinit=/extra/init panic=-1"], text=True,
+                          capture_output=True, timeout=300, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done
+    assert "random: crng reseeded due to virtual machine fork" in done.stdout, done.stdout
