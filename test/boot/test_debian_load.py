@@ -1,8 +1,9 @@
-"""Load on the disks of a whole Debian, by programs that check what they read: fio and stress-ng.
+"""Load on the disks and the network of a whole Debian: fio, stress-ng, iperf3.
 
 TRAPEZE_LONG=1 has them write GiBs and go through all that stress-ng has for disks and file systems.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -10,9 +11,11 @@ import subprocess
 import pytest
 
 from conftest import LONG
-from debian_guest import boot
+from debian_guest import boot, free_port
+from guest_image import install, native_command
 
 MIB = 1 << 20
+SECONDS = 10 if LONG else 2  # of each transfer
 REGION = 1024 if LONG else 16  # MiB that a job writes
 # Name of the job: its options, and where on the disk it works, in regions.
 JOBS = {"sequential": ("--rw=write --bs=1M", 0), "random": ("--rw=randwrite --bs=4k", 1)}
@@ -87,3 +90,30 @@ def test_stress_from_disk(debian, disk, start, options):
     raw = disk.with_suffix(".raw")
     subprocess.run(["qemu-img", "convert", "-O", "raw", disk, raw], check=True)
     subprocess.run(["e2fsck", "-f", "-n", raw], check=True, env=environment, capture_output=True)
+
+
+def iperf3(guest, folder, *words):
+    """What one client in the guest and its server on the host say that was sent and received, in bytes."""
+    port = free_port()
+    with subprocess.Popen([*native_command(folder, "iperf3"), "-s", "-1", "-p", str(port), "-J"],
+                          stdout=subprocess.PIPE, text=True) as server:
+        try:
+            out = guest.ssh(f"until iperf3 -J -c 10.0.2.2 -p {port} -t {SECONDS} {' '.join(words)} > /tmp/i; do"
+                            " grep -q refused /tmp/i || break; sleep 0.1; done; cat /tmp/i")
+            other = server.communicate(timeout=120)[0]
+        finally:
+            server.kill()
+    ends = [json.loads(text)["end"] for text in (out, other)]
+    return [end[key]["bytes"] for end, key in zip(ends if "-R" not in words else ends[::-1],
+                                                  ["sum_sent", "sum_received"])]
+
+
+def test_iperf3_both_ways(debian, disk, tmp_path, start):
+    install(tmp_path / "host", {"programs": [("iperf3", "usr/bin/iperf3")]})
+    guest = boot(start, debian, disk)
+    guest.log_in()
+    for words in [], ["-R"], ["-P", "4"]:
+        sent, received = iperf3(guest, tmp_path / "host", *words)
+        print(words, sent * 8 / SECONDS / 1e6, "Mbit/s")
+        assert 0 < received <= sent, (words, sent, received)
+    guest.power_off()
