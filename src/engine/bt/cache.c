@@ -279,7 +279,7 @@ static void forget_jumps(struct bt *b, struct bt_block *k)
 
 	for (unsigned n = first; k->jc && n <= last; n++)
 		if (b->jc[n].code == cache_address(b, k->entry_slot))
-			b->jc[n].tag = BT_TLB_EMPTY;
+			b->jc[n].tag = bt_jc_empty(n);
 }
 
 static void kill(struct bt *b, struct bt_block *k)

@@ -44,7 +44,7 @@ static uint16_t new_space(struct bt *b)
 {
 	if (b->next_space >= SPACE_LAST) {
 		for (unsigned n = 0; n < BT_JC_ENTRIES; n++)
-			b->jc[n].tag = BT_TLB_EMPTY;
+			b->jc[n].tag = bt_jc_empty(n);
 		memset(b->asid_space, 0, sizeof(b->asid_space));
 		b->next_space = 0;
 		cache_flush(b); /* links across pages hold ids */
@@ -556,6 +556,7 @@ static void bt_destroy(struct cpu *c)
 		translate_free(b);
 		cache_free(b);
 		pthread_mutex_destroy(&b->post_lock);
+		munmap((void *)b->trap_page, PAGE_SIZE);
 		munmap(b, sizeof(*b));
 		c->bt = NULL;
 	}
@@ -579,6 +580,7 @@ bool engine_bt_runs_here(void)
 
 static int bt_create(struct cpu *c)
 {
+	void *trap_page;
 	struct bt *b;
 	int rc;
 
@@ -589,10 +591,14 @@ static int bt_create(struct cpu *c)
 	if (rc)
 		return rc;
 	b = mmap(NULL, sizeof(*b), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (b == MAP_FAILED) {
+	trap_page = mmap(NULL, PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (b == MAP_FAILED || trap_page == MAP_FAILED) {
+		if (b != MAP_FAILED)
+			munmap(b, sizeof(*b));
 		interp_free(c);
 		return -ENOMEM;
 	}
+	b->trap_page = (uintptr_t)trap_page;
 	c->bt = b;
 	b->cpu = c;
 	b->epoch = 1;
@@ -602,7 +608,7 @@ static int bt_create(struct cpu *c)
 	signal_install();
 	bt_tlb_clear(b);
 	for (unsigned n = 0; n < BT_JC_ENTRIES; n++)
-		b->jc[n].tag = BT_TLB_EMPTY;
+		b->jc[n].tag = bt_jc_empty(n);
 	rc = trace_open(b);
 	if (!rc)
 		rc = cache_new(b, cache_bytes(c));

@@ -23,25 +23,32 @@
 #include "engine/bt/world.h"
 #include "mem/mem.h"
 
+#define NO_PAGE 0x4000000000000000ull /* not canonical */
+
 _Static_assert(BT_TLB_BITS == MEM_GRANTED_BITS, "mem->granted names an entry");
 
-static void zero_entries(struct bt_tlb_entry *t, size_t n)
+static void empty_entries(struct bt_tlb_entry *t, size_t n)
 {
 	for (size_t k = 0; k < n; k++)
-		t[k].tag = BT_TLB_EMPTY;
+		t[k].tag = bt_tlb_empty((unsigned)k);
+}
+
+static void empty_entry(struct bt *b, struct bt_tlb_entry *t)
+{
+	*(volatile uint64_t *)&t->tag = bt_tlb_empty((unsigned)(t - &b->tlb[0][0][0]));
 }
 
 void bt_tlb_drop_stack(struct bt *b)
 {
 	for (unsigned mode = 0; mode < MMU_MODES; mode++)
-		b->stack[mode].tag = BT_TLB_EMPTY;
+		b->stack[mode] = (struct bt_tlb_entry){ .tag = NO_PAGE, .host = b->trap_page };
 }
 
 void bt_tlb_clear(struct bt *b)
 {
 	bt_tlb_drop_stack(b);
 	if (b->any_filled)
-		zero_entries(&b->tlb[0][0][0], MMU_MODES * 2 * BT_TLB_ENTRIES);
+		empty_entries(&b->tlb[0][0][0], MMU_MODES * 2 * BT_TLB_ENTRIES);
 	b->any_filled = false;
 	b->nr_journal = 0;
 }
@@ -54,7 +61,7 @@ void bt_tlb_drop_local(struct bt *b)
 		return;
 	}
 	for (unsigned n = 0; n < b->nr_journal; n++)
-		b->journal[n]->tag = BT_TLB_EMPTY;
+		empty_entry(b, b->journal[n]);
 	b->nr_journal = 0;
 }
 
@@ -73,7 +80,7 @@ static void enter(struct bt *b, unsigned mode, unsigned rw, gva_t va, uintptr_t 
 	if (t->tag == (va & PAGE_MASK) && t->host == (host & PAGE_MASK))
 		return;
 	b->any_filled = true;
-	*(volatile uint64_t *)&t->tag = BT_TLB_EMPTY;
+	empty_entry(b, t);
 	*(volatile uint64_t *)&t->host = host & PAGE_MASK;
 	*(volatile uint64_t *)&t->tag = va & PAGE_MASK;
 	if (!global)
@@ -81,7 +88,7 @@ static void enter(struct bt *b, unsigned mode, unsigned rw, gva_t va, uintptr_t 
 	if (rw == BT_WRITE) { /* as grant_write() in src/mmu/tlb.c */
 		atomic_thread_fence(memory_order_seq_cst);
 		if (mem_has_code(b->cpu->mem, (void *)host))
-			*(volatile uint64_t *)&t->tag = BT_TLB_EMPTY;
+			empty_entry(b, t);
 	}
 }
 
@@ -209,5 +216,5 @@ void bt_tlb_drop_page(struct bt *b, gva_t va)
 	bt_tlb_drop_stack(b);
 	for (unsigned mode = 0; mode < MMU_MODES; mode++)
 		for (unsigned rw = 0; rw < 2; rw++)
-			b->tlb[mode][rw][n].tag = BT_TLB_EMPTY;
+			empty_entry(b, &b->tlb[mode][rw][n]);
 }

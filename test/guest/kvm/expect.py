@@ -21,6 +21,7 @@ LONG = "too much code in ring 0 for its time"
 KVM = {
     "outcome": {"trapeze": ["--irqchip", "own"]},  # only our own chips tell that nothing will wake a CPU
     "atomic_faults": {"fails": {"CPL 3 loads from a supervisor's GDT": GP, "not when it is set already": GP}},
+    "canonical": {"skip": LONG},
     "chaos": {"skip": LONG},
     "crossmod": {"skip": LONG},
     "debug": {"skip": CHECKS},
