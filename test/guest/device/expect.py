@@ -53,6 +53,12 @@ GUESTS = {
                     f"{MODULE} second two"],
         "qemu": ["-append", CMDLINE, "-initrd", f"{MODULE} first one,{MODULE} second two"],
     },
+    "nvme_msix": {
+        "disk": 64 * 1024,
+        "doorbells": 0,  # they carry values
+        "trapeze": ["--disk", "{disk},if=nvme"],
+        "qemu": ["-drive", "file={disk},if=none,id=d,format=raw", "-device", "nvme,drive=d,serial=1"],
+    },
     "outcome": {"runs": [outcome(*row) for row in OUTCOMES]},
     "pic": TESTDEV,
     "pit": {"qemu_fails": {

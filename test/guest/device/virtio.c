@@ -1,15 +1,6 @@
 #include "virtio.h"
 
-#define PORT_CONFIG_ADDRESS 0xcf8
-#define PORT_CONFIG_DATA    0xcfc
-
-#define PCI_COMMAND 0x04
-#define PCI_CAPS    0x34
-#define CAP_VENDOR  0x09
-#define CAP_MSIX    0x11
-
-#define MSIX_ENABLE   0x80000000u /* in the dword that begins with the capability's id */
-#define MSIX_MASK_ALL 0x40000000u
+#define CAP_VENDOR 0x09
 
 enum { CFG_COMMON = 1, CFG_NOTIFY = 2 };
 
@@ -39,36 +30,12 @@ static uint16_t load16(uintptr_t address)
 	return *(volatile uint16_t *)address;
 }
 
-/* Configuration space. */
-
-static uint32_t config_read(unsigned slot, unsigned reg)
-{
-	out32(PORT_CONFIG_ADDRESS, 0x80000000u | slot << 11 | (reg & 0xfc));
-	return in32(PORT_CONFIG_DATA);
-}
-
-static void config_write(unsigned slot, unsigned reg, uint32_t v)
-{
-	out32(PORT_CONFIG_ADDRESS, 0x80000000u | slot << 11 | (reg & 0xfc));
-	out32(PORT_CONFIG_DATA, v);
-}
-
-static uint8_t config_byte(unsigned slot, unsigned reg)
-{
-	return (uint8_t)(config_read(slot, reg) >> (8 * (reg & 3)));
-}
-
-static uintptr_t bar_address(unsigned slot, unsigned bar)
-{
-	return config_read(slot, 0x10 + 4 * bar) & ~0xfu; /* all are below 4 GiB */
-}
-
 static void use_vendor_capability(struct virtio *v, unsigned at)
 {
-	unsigned bar = config_byte(v->slot, at + 4);
-	uintptr_t where = bar_address(v->slot, bar) + config_read(v->slot, at + 8);
+	unsigned bar = config_byte(v->pci.slot, at + 4);
+	uintptr_t where = bar_address(v->pci.slot, bar) + config_read(v->pci.slot, at + 8);
 
-	switch (config_byte(v->slot, at + 3)) {
+	switch (config_byte(v->pci.slot, at + 3)) {
 	case CFG_COMMON:
 		v->common = where;
 		break;
@@ -79,48 +46,33 @@ static void use_vendor_capability(struct virtio *v, unsigned at)
 	}
 }
 
-static uintptr_t msix_place(const struct virtio *v, unsigned reg)
-{
-	uint32_t place = config_read(v->slot, v->msix + reg);
-
-	return bar_address(v->slot, place & 7) + (place & ~7u);
-}
-
 static void read_capabilities(struct virtio *v)
 {
-	for (unsigned at = config_byte(v->slot, PCI_CAPS); at; at = config_byte(v->slot, at + 1)) {
-		uint8_t id = config_byte(v->slot, at);
+	unsigned slot = v->pci.slot;
 
-		if (id == CAP_VENDOR)
+	for (unsigned at = config_byte(slot, PCI_CAPS); at; at = config_byte(slot, at + 1))
+		if (config_byte(slot, at) == CAP_VENDOR)
 			use_vendor_capability(v, at);
-		if (id == CAP_MSIX)
-			v->msix = at;
-	}
-	v->table = msix_place(v, 4);
-	v->pending = msix_place(v, 8);
 }
 
 bool virtio_find(struct virtio *v, uint16_t id)
 {
-	*v = (struct virtio){ .slot = 0 };
-	for (unsigned slot = 1; slot < 32 && !v->slot; slot++)
-		if (config_read(slot, 0) == ((uint32_t)id << 16 | 0x1af4))
-			v->slot = slot;
-	if (!v->slot)
+	*v = (struct virtio){ .common = 0 };
+	if (!pci_find(&v->pci, 0, 0xffffffff, (uint32_t)id << 16 | 0x1af4))
 		return false;
-	config_write(v->slot, PCI_COMMAND, 6);
 	read_capabilities(v);
 	v->rings = page_alloc();
-	return v->common && v->notify && v->msix;
+	return v->common && v->notify;
 }
 
 void virtio_move(struct virtio *v, uint32_t distance)
 {
-	unsigned reg = 0x10 + 4 * v->bar;
+	unsigned slot = v->pci.slot, reg = PCI_BAR0 + 4 * v->bar;
 
-	config_write(v->slot, PCI_COMMAND, 4);
-	config_write(v->slot, reg, config_read(v->slot, reg) + distance);
-	config_write(v->slot, PCI_COMMAND, 6);
+	config_write(slot, PCI_COMMAND, PCI_COMMAND_MASTER);
+	config_write(slot, reg, config_read(slot, reg) + distance);
+	config_write(slot, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	pci_find_again(&v->pci);
 	read_capabilities(v);
 }
 
@@ -159,9 +111,9 @@ static void put_rings(struct virtio *v)
 void virtio_start(struct virtio *v, unsigned config_vector, unsigned queue_vector)
 {
 	virtio_reset(v);
-	msix_set_vector(v, 0, config_vector);
-	msix_set_vector(v, 1, queue_vector);
-	config_write(v->slot, v->msix, MSIX_ENABLE);
+	msix_set_vector(&v->pci, 0, config_vector);
+	msix_set_vector(&v->pci, 1, queue_vector);
+	msix_enable(&v->pci);
 	*status(v) = 1;
 	*status(v) = 3;
 	store32(v->common + DRIVER_SELECT, 0);
@@ -191,33 +143,4 @@ void virtio_offer(struct virtio *v)
 bool virtio_idle(const struct virtio *v)
 {
 	return __atomic_load_n(&v->rings->used.index, __ATOMIC_ACQUIRE) == v->rings->avail.index;
-}
-
-/* MSI-X. */
-
-#define ENTRY(v, n) ((v)->table + 16 * (n))
-
-void msix_set_vector(struct virtio *v, unsigned entry, unsigned vector)
-{
-	store32(ENTRY(v, entry) + 12, 1);
-	store32(ENTRY(v, entry), 0xfee00000);
-	store32(ENTRY(v, entry) + 4, 0);
-	store32(ENTRY(v, entry) + 8, vector);
-	store32(ENTRY(v, entry) + 12, 0);
-}
-
-void msix_mask(struct virtio *v, unsigned entry, bool mask)
-{
-	store32(ENTRY(v, entry) + 12, mask);
-	load32(ENTRY(v, entry) + 12);
-}
-
-void msix_mask_all(struct virtio *v, bool mask)
-{
-	config_write(v->slot, v->msix, MSIX_ENABLE | (mask ? MSIX_MASK_ALL : 0));
-}
-
-bool msix_is_pending(const struct virtio *v, unsigned entry)
-{
-	return load32(v->pending) >> entry & 1;
 }

@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "device.h"
+#include "pci_device.h"
 
 #define VIRTIO_ID_BLOCK   0x1042
 #define VIRTIO_ID_ENTROPY 0x1044
@@ -34,8 +34,8 @@ struct virtio_rings {
 };
 
 struct virtio {
-	unsigned slot, msix; /* where the capability is */
-	uintptr_t common, notify, table, pending;
+	struct pci_device pci;
+	uintptr_t common, notify;
 	unsigned bar; /* of the doorbells */
 	uint32_t notify_off;
 	struct virtio_rings *rings;
@@ -54,9 +54,3 @@ void virtio_ring(struct virtio *v);
 bool virtio_idle(const struct virtio *v);
 /* Moves the BAR of the doorbells. */
 void virtio_move(struct virtio *v, uint32_t distance);
-
-/* MSI-X. */
-void msix_set_vector(struct virtio *v, unsigned entry, unsigned vector);
-void msix_mask(struct virtio *v, unsigned entry, bool mask);
-void msix_mask_all(struct virtio *v, bool mask);
-bool msix_is_pending(const struct virtio *v, unsigned entry);
