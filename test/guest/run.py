@@ -59,6 +59,7 @@ GUESTS = {
         "not 58": "TCG takes any LSTAR",
         "PML5E with PS": NO_P,
     }},
+    "canonical": {"qemu_skip": "TCG raises another exception for some of these"},
     "v86": {"qemu_fails": {
         "beyond 64 KiB raises #GP(0)": NO_LIMITS,
         "a word across 64 KiB raises #GP(0)": NO_LIMITS,

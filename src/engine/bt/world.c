@@ -170,7 +170,7 @@ static void revoke_from(struct bt *b, uintptr_t host, unsigned first, unsigned l
 			if (tag != TLB_NEVER && (tag & PAGE_MASK) + t->addend == host)
 				t->write = TLB_NEVER;
 			if (l1->host == host)
-				l1->tag = BT_TLB_EMPTY;
+				l1->tag = bt_tlb_empty(n);
 		}
 }
 
