@@ -144,6 +144,7 @@ struct bt {
 	struct bt_xlat *xlat;
 	struct bt_world *world;
 	_Atomic uint64_t epoch; /* counts returns to C */
+	uint64_t revocations;   /* of the world, when code was entered at a block's start */
 	pthread_mutex_t post_lock;
 	_Atomic bool posted;
 	bool post_all;

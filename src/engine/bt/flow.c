@@ -9,6 +9,7 @@
  *  - for user code behind a compare of the address space's id.
  * Both move bt.pc, the linear address of the page in execution.
  */
+#include <assert.h>
 #include "engine/bt/stubs.h"
 #include "engine/bt/xlat.h"
 
@@ -26,6 +27,7 @@ static unsigned new_exit(struct bt_xlat *x, int64_t target, bool slot, bool cros
 {
 	unsigned n = x->nr_exits++;
 
+	assert(n < XLAT_EXITS);
 	x->exit[n] = (struct bt_exit){
 		.off = target & (PAGE_SIZE - 1),
 		.key = exit_key(x, target),
@@ -94,6 +96,7 @@ static void emit_lookup(struct bt_xlat *x, const struct bt_site *s)
 	struct bt_window *w = &x->window[x->nr_windows++];
 	uint8_t *miss;
 
+	assert(x->nr_windows <= XLAT_EXITS);
 	_Static_assert(sizeof(struct bt_jc_entry) == 32, "8, times the scale of 4");
 	w->start = emit_offset(e);
 	/* bt_jc_index() in machine code */
@@ -194,6 +197,7 @@ void flow_exit(struct bt_xlat *x, int64_t target, int cc)
 		return;
 	}
 	p = xlat_pending(x, PENDING_CROSS, jump_later(&x->e, cc));
+	x->nr_crosses++;
 	p->flags = x->flags;
 	p->recipe = x->recipe;
 	p->target = target;

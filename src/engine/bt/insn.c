@@ -535,6 +535,7 @@ static void ret(struct bt_xlat *x, const struct guest_insn *g)
 	struct reach from = access_reach(x, &g->stack, 0);
 	int32_t extra = g->z.operand_count_visible ? (int32_t)g->op[0].imm.value.u : 0;
 
+	place_forget_host(x, R14); /* of a copy, flags might be made yet */
 	load_reg(&x->e, g->stack.size, R14, &from);
 	move_rsp(x, g->stack_step + extra);
 	flags_slot(x);

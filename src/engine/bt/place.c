@@ -97,7 +97,7 @@ static void group_add(const struct bt_xlat *x, struct group *r, const struct ope
 		return;
 	lo = lo < r->lo ? lo : r->lo;
 	hi = hi > r->hi ? hi : r->hi;
-	if (hi - lo > GROUP_MAX)
+	if (hi - lo > GROUP_MAX || lo < INT32_MIN || hi > INT32_MAX)
 		return;
 	r->lo = lo;
 	r->hi = hi;

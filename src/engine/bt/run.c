@@ -212,7 +212,12 @@ static void shift_flags(struct cpu *c, const struct bt_recipe *r, uint64_t v)
 {
 	uint64_t flags, by = (uint32_t)r->imm;
 
-#define SHIFT(op, v) asm(op " %%cl, %1; pushfq; popq %0" : "=r"(flags), "+r"(v) : "c"(by) : "cc")
+	/* Beyond the red zone, which the stack of this function may be in. */
+#define SHIFT(op, v)                                                                       \
+	asm(op " %%cl, %1; lea -128(%%rsp), %%rsp; pushfq; popq %0; lea 128(%%rsp), %%rsp" \
+	    : "=r"(flags), "+r"(v)                                                         \
+	    : "c"(by)                                                                      \
+	    : "cc", "memory")
 	if (r->size == 4) {
 		uint32_t low = (uint32_t)v;
 
@@ -370,7 +375,8 @@ static bool can_resume(struct bt *b, const struct bt_site *s, uint64_t next)
 {
 	uint32_t key;
 
-	if (!s->resume || b->cpu->rip != next || s->block->dead || !may_go_on(b))
+	if (!s->resume || b->cpu->rip != next || s->block->dead || !may_go_on(b) ||
+	    b->revocations != world_revocations(b))
 		return false;
 	return key_of(b->cpu, &key) &&
 	       key == ((s->block->key & ~(BT_KEY_MMU | BT_KEY_KIND)) | s->mode);
@@ -427,6 +433,7 @@ static uint64_t interpret_site(struct bt *b, const struct bt_site *s)
 
 static uint64_t entry(struct bt *b, const struct bt_block *k)
 {
+	b->revocations = world_revocations(b);
 	return k ? cache_address(b, k->entry_slot) : 0;
 }
 
@@ -447,7 +454,8 @@ static uint64_t follow_site(struct bt *b)
 	take_flags(b, s->flags, &s->recipe);
 	if (!may_go_on(b))
 		return 0;
-	if (s->kind == SITE_VECTOR && enter_for(b, s->block))
+	if (s->kind == SITE_VECTOR && b->revocations == world_revocations(b) &&
+	    enter_for(b, s->block))
 		return cache_address(b, s->retry);
 	if (s->kind == SITE_ACCESS && s->group && !(s->single && on_two_pages(b, s)) &&
 	    key_of(b->cpu, &key)) {

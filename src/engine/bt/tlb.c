@@ -128,7 +128,7 @@ static bool pass_once(struct bt *b, const struct bt_site *s, uint8_t *host)
 	struct mem *m = b->cpu->mem;
 	uint64_t page = mem_page(m, host);
 
-	if (!s->write && !s->group) { /* write_tag: of the stack */
+	if (s->stack && !s->write && !s->group) { /* to be read, it need not be writable */
 		go_on_at(b, s, (uintptr_t)host);
 		return true;
 	}
@@ -149,6 +149,8 @@ static bool take_across(struct bt *b, const struct bt_site *s, gva_t va)
 	const struct bt_tlb_entry *t = b->tlb[s->mode][s->write_tag], *one, *two;
 	gva_t page = va & PAGE_MASK, next = page + PAGE_SIZE;
 
+	if (s->block->key & BT_KEY_32 && next >> 32)
+		return false;
 	if (!bt_tlb_take(b, s->mode, page, s->write_tag) ||
 	    !bt_tlb_take(b, s->mode, next, s->write_tag))
 		return false;

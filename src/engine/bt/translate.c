@@ -6,6 +6,7 @@
  * flags, for the host's RFLAGS otherwise; the other entry converts first. If flags are set before
  * anybody could see the old ones, both are the same.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@ struct bt_site *xlat_site(struct bt_xlat *x, const struct guest_insn *g, unsigne
 {
 	struct bt_site *s = &x->site[x->nr_sites++];
 
+	assert(x->nr_sites <= XLAT_SITES);
 	insn_settle_rsp(x);
 	*s = (struct bt_site){
 		.block = x->block,
@@ -40,6 +42,7 @@ struct pending *xlat_pending(struct bt_xlat *x, enum pending_kind kind, uint8_t 
 {
 	struct pending *p = &x->pending[x->nr_pending++];
 
+	assert(x->nr_pending <= XLAT_PENDING);
 	p->kind = kind;
 	p->jump = jump;
 	return p;
@@ -95,19 +98,22 @@ bool xlat_needs_no_check(const struct bt_xlat *x, unsigned n)
 /* Which entry the body is written for: what happens to the flags first. */
 static enum { BODY_HOST, BODY_SLOT, BODY_ANY } choose_body(const struct bt_xlat *x)
 {
+	bool passed = false;
+
 	/* Steps clobber flags; the first copy may have to see those of before. */
 	if (x->second && place_steps(x))
 		return x->block->entry_host == x->block->entry_slot ? BODY_ANY : BODY_SLOT;
 	for (unsigned n = 0; n < x->nr; n++) {
 		const struct guest_insn *g = &x->insn[n];
-		bool site = xlat_has_site(g) && !(x->second && xlat_needs_no_check(x, n));
+		bool site = xlat_has_site(g);
 
-		if (site)
+		if (site && !(x->second && xlat_needs_no_check(x, n)))
 			return BODY_SLOT;
+		passed = passed || site;
 		if (g->flags.reads || xlat_branches(g) || ends(g))
 			return BODY_HOST;
 		if (g->flags.writes_all)
-			return BODY_ANY;
+			return passed ? BODY_SLOT : BODY_ANY; /* a check may come after all */
 	}
 	return BODY_HOST;
 }
@@ -128,10 +134,20 @@ static void entries(struct bt_xlat *x, uint32_t *host, uint32_t *slot)
 	*(body == BODY_SLOT ? slot : host) = emit_offset(&x->e);
 }
 
+/* Most that one of the pending becomes, out of line; one instruction, with all its checks. */
+#define PENDING_BYTES 48
+#define CROSS_BYTES   160
+#define INSN_BYTES    512
+
+/* For another instruction, and the exits at the ends of both copies. */
 static bool has_room(const struct bt_xlat *x)
 {
-	return x->nr_sites < XLAT_SITES - XLAT_EXITS - 8 && x->nr_exits < XLAT_EXITS - 4 &&
-	       x->nr_pending < XLAT_PENDING - 16;
+	size_t code = emit_offset(&x->e) - x->block->start + x->nr_pending * PENDING_BYTES +
+	              x->nr_crosses * CROSS_BYTES;
+
+	return x->nr_sites + x->nr_crosses < XLAT_SITES - 8 &&
+	       x->nr_exits + x->nr_crosses < XLAT_EXITS - 4 && x->nr_pending < XLAT_PENDING - 16 &&
+	       code < BT_BLOCK_CODE_MAX - 4 * INSN_BYTES;
 }
 
 /*
@@ -350,11 +366,11 @@ static void begin(struct bt_xlat *x, const uint8_t *host, uint32_t key)
 	x->block = cache_meta(s, sizeof(*x->block));
 	*x->block = (struct bt_block){ .host = host, .key = key, .start = s->code_used };
 	x->site = x->block->site = cache_meta(s, 0);
-	x->nr_sites = x->nr_exits = x->nr_pending = x->nr_windows = 0;
+	x->nr_sites = x->nr_exits = x->nr_pending = x->nr_windows = x->nr_crosses = 0;
 	x->sites_checked = 0;
 	x->sse_checked = x->avx_checked = x->x87_checked = false;
-	x->cached[0] = (struct cached){ .host = R14 };
-	x->cached[1] = (struct cached){ .host = R13 };
+	x->cached[0] = (struct cached){ .host = R14, .home = NO_REG };
+	x->cached[1] = (struct cached){ .host = R13, .home = NO_REG };
 	memset(x->spilled, 0, sizeof(x->spilled));
 	x->loop = find_loop(x);
 	x->second = false;

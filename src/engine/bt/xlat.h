@@ -11,7 +11,7 @@
 
 #define XLAT_INSNS   64
 #define XLAT_SITES   384
-#define XLAT_EXITS   80
+#define XLAT_EXITS   (2 * XLAT_INSNS + 8)
 #define XLAT_PENDING 400
 #define INSN_MAX     15
 #define HOLD_REGS    3
@@ -130,6 +130,7 @@ struct bt_xlat {
 	const uint8_t *host2;
 	uint32_t insn_start; /* offset of the rewritten instruction, behind what it needed */
 	unsigned nr_sites, nr_exits, nr_pending, nr_windows;
+	unsigned nr_crosses;    /* of the pending: each becomes an exit, with a site and a window */
 	unsigned sites_checked; /* sites up to the last check of an address that was kept */
 	struct bt_site *site;   /* in the segment's tables */
 	struct bt_exit exit[XLAT_EXITS];

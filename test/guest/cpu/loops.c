@@ -13,21 +13,21 @@
 #define WORDS  512 /* in a page */
 #define VECTOR 0x60
 
-static uint64_t *page[PAGES];
+static uint64_t *pages[PAGES];
 
 /* Backwards in physical memory; one page too few. */
 static void map_area(void)
 {
 	for (unsigned n = 0; n < PAGES; n++)
-		page[n] = page_alloc();
+		pages[n] = page_alloc();
 	for (unsigned n = 0; n < PAGES; n++)
-		map_page(AREA + 4096 * n, (uintptr_t)page[PAGES - 1 - n] | RIGHTS);
+		map_page(AREA + 4096 * n, (uintptr_t)pages[PAGES - 1 - n] | RIGHTS);
 	map_page(AREA + 4096 * PAGES, 0);
 }
 
 static uint64_t *word_at(unsigned n)
 {
-	return &page[PAGES - 1 - n / WORDS][n % WORDS];
+	return &pages[PAGES - 1 - n / WORDS][n % WORDS];
 }
 
 /* Stores 1, 2, 3 ... from `from` on until it faults; gives the last address it tried. */
@@ -63,10 +63,10 @@ static void test_backwards(void)
 	map_page(AREA - 4096, 0);
 	for (unsigned n = 0; n < PAGES; n++)
 		for (unsigned k = 0; k < WORDS; k++)
-			page[n][k] = 0x0102030405060708 * (n + 1) + k;
+			pages[n][k] = 0x0102030405060708 * (n + 1) + k;
 	for (unsigned n = 0; n < PAGES; n++)
 		for (unsigned k = 0; k < 4096; k++)
-			want += ((uint8_t *)page[n])[k];
+			want += ((uint8_t *)pages[n])[k];
 	TRY("xor %%eax, %%eax; xor %%ecx, %%ecx; 1: movb (%0), %%cl; add %%rcx, %%rax; sub $1, %0; "
 	    "jmp 1b",
 	    :
@@ -111,7 +111,7 @@ static void test_carries(void)
 /* The third page is read-only: flags and registers are those of the turn that met it. */
 static void test_read_only(void)
 {
-	map_page(AREA + 2 * 4096, (uintptr_t)page[1] | PTE_P);
+	map_page(AREA + 2 * 4096, (uintptr_t)pages[1] | PTE_P);
 	write_cr0(read_cr0() | CR0_WP);
 	TRY("xor %%eax, %%eax; stc; 1: adc %%eax, (%0); lea 4(%0), %0; jmp 1b",
 	    :
@@ -120,7 +120,7 @@ static void test_read_only(void)
 	ok_trap("a loop meets a read-only page", EXC_PF, PF_P | PF_WRITE);
 	ok_equal("at its first byte", this_cpu()->trap.cr2, AREA + 2 * 4096);
 	write_cr0(read_cr0() & ~CR0_WP);
-	map_page(AREA + 2 * 4096, (uintptr_t)page[1] | RIGHTS);
+	map_page(AREA + 2 * 4096, (uintptr_t)pages[1] | RIGHTS);
 }
 
 /* The second page becomes another while a loop goes on over it. */
@@ -128,10 +128,10 @@ static void test_remapped(void)
 {
 	uint64_t sum = 0, *entry = page_entry(boot_pml4, AREA + 4096, 1);
 
-	memset(page[2], 1, 4096);
-	memset(page[1], 2, 4096);
+	memset(pages[2], 1, 4096);
+	memset(pages[1], 2, 4096);
 	for (unsigned turn = 0; turn < 4; turn++) {
-		*entry = (uintptr_t)page[turn % 2 ? 1 : 2] | RIGHTS;
+		*entry = (uintptr_t)pages[turn % 2 ? 1 : 2] | RIGHTS;
 		flush_page(AREA + 4096);
 		__asm__ volatile("mov %1, %%rsi; mov $4096, %%ecx; 1: movzbl (%%rsi), %%eax; "
 		                 "add %%rax, %0; add $1, %%rsi; sub $1, %%ecx; jnz 1b"
@@ -140,7 +140,7 @@ static void test_remapped(void)
 		                 : "rax", "rcx", "rsi", "memory", "cc");
 	}
 	ok_equal("a page that changes between loops", sum, 2 * 4096 * 3);
-	*entry = (uintptr_t)page[2] | RIGHTS;
+	*entry = (uintptr_t)pages[2] | RIGHTS;
 	flush_page(AREA + 4096);
 }
 
@@ -179,6 +179,87 @@ static void test_own_code(void)
 	memcpy(code + 512, insns, sizeof(insns));
 	__asm__ volatile("call *%2" : "+a"(turns), "+D"(from) : "r"(code + 512) : "memory", "cc");
 	ok_equal("a loop that overwrites itself ends at once", turns, 512 - 100 + 1);
+}
+
+/* Loops with more ways out to another page than most: each of them is one of the translator's
+ * exits, in both copies. RSI points to memory. */
+static void put(uint8_t **p, const char *bytes, unsigned n)
+{
+	memcpy(*p, bytes, n);
+	*p += n;
+}
+
+static void put_far(uint8_t **p, const uint8_t *to, const char *jcc)
+{
+	int32_t rel = (int32_t)(to - (*p + 6));
+
+	put(p, jcc, 2);
+	put(p, (const char *)&rel, 4);
+}
+
+static void put_exits(uint8_t *page, unsigned exits)
+{
+	uint8_t *p = page, *far = page + 4096;
+
+	put(&p, "\x31\xc0", 2);               /* xor %eax, %eax */
+	put(&p, "\x48\x8b\x1e", 3);           /* 1: mov (%rsi), %rbx */
+	put(&p, "\x83\xc0\x01", 3);           /* add $1, %eax */
+	put(&p, "\x48\x83\xf9\x01", 4);       /* cmp $1, %rcx */
+	put_far(&p, page + 2048, "\x0f\x84"); /* je to RET */
+	for (unsigned n = 0; n < exits; n++)
+		put_far(&p, far + 16 * n, "\x0f\x80"); /* jo */
+	put(&p, "\x48\x83\xe9\x01", 4);                /* sub $1, %rcx */
+	put_far(&p, page + 2, "\x0f\x85");             /* jnz 1b */
+	page[2048] = 0xc3;
+}
+
+static void test_many_exits(void)
+{
+	static uint64_t value;
+	uint8_t *page = page_alloc();
+	unsigned wrong = 0;
+
+	page_alloc(); /* the next page, where nobody goes */
+	for (unsigned exits = 20; exits <= 60; exits++) {
+		word turns = 0, left = 50;
+
+		put_exits(page, exits);
+		__asm__ volatile("call *%3"
+		                 : "=&a"(turns), "+c"(left)
+		                 : "S"(&value), "r"(page)
+		                 : "rbx", "memory", "cc");
+		wrong += turns != 50 || left != 1;
+	}
+	ok_equal("loops with 20 to 60 exits to another page", wrong, 0);
+}
+
+/* What is compared lives where the engine has no register of its own for it, and RET is next. */
+static void test_flags_behind_ret(void)
+{
+	static uint64_t a = 5, b = 5;
+	word flags;
+
+	__asm__ volatile("jmp 2f; 1: lea (%1), %%r10; lea (%2), %%r11; cmp %%r11, %%r10; ret; "
+	                 "2: call 1b; pushfq; popq %0"
+	                 : "=&r"(flags)
+	                 : "r"(a), "r"(b)
+	                 : "r10", "r11", "memory", "cc");
+	ok_equal("flags behind RET", flags & (FLAG_ZF | FLAG_CF | FLAG_SF), FLAG_ZF);
+}
+
+/* Two accesses whose distances from the register, as at the first, are more than 32 bits apart. */
+static void test_far_displacements(void)
+{
+	uint64_t first, second;
+
+	map_page(AREA + (1ul << 32), (uintptr_t)page_alloc() | RIGHTS);
+	*word_at(9) = 0x1111;
+	*word_at(8) = 0x2222;
+	__asm__ volatile("mov -0x80000000(%2), %0; sub $8, %2; mov -0x80000000(%2), %1"
+	                 : "=&r"(first), "=&r"(second)
+	                 : "r"(AREA + 8 * 9 + 0x80000000ul)
+	                 : "memory", "cc");
+	ok("accesses at the farthest displacement", first == 0x1111 && second == 0x2222);
 }
 
 /* Interrupts take a loop out of its turns at any place; it has to go on as if there were none. */
@@ -225,5 +306,8 @@ void guest_run(void)
 	test_remapped();
 	test_device();
 	test_own_code();
+	test_many_exits();
+	test_flags_behind_ret();
+	test_far_displacements();
 	test_interrupted();
 }
