@@ -56,7 +56,8 @@ def run_boots(args, way, works, initrd, progress, failures):
         if sample:
             samples[work.name] = sample
         if stats and work.name == BOOT:
-            facts["first_user_seconds"] = stats["first_user_seconds"]
+            if stats["first_user_seconds"] is not None:  # KVM does not say when the guest gets there
+                facts["first_user_seconds"] = stats["first_user_seconds"]
         elif stats:
             facts["beyond_ram_bytes"] = stats["host_resident_bytes"]
     return samples, facts

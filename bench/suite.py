@@ -100,7 +100,7 @@ def run(args):
     suite.check()
     rows = suite.table()
     facts = {name: min(values) for name, values in suite.facts.items()}
-    floors = report.floors(rows, facts)
+    floors = report.kvm_floors(rows) if args.engine == "kvm" else report.floors(rows, facts)
     report.print_table(rows)
     report.print_floors(floors, facts)
     for failure in suite.failures:

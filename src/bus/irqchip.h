@@ -35,6 +35,12 @@ struct irqchip_ops {
 	void (*set_intr)(void *opaque, bool level);
 };
 
+/* Whether a write there is a message to local APICs (SDM 3A 11.11.1) and no ordinary one. */
+static inline bool irqchip_is_message(uint64_t addr)
+{
+	return addr >> 20 == 0xfee;
+}
+
 struct irqchip {
 	enum irqchip_kind kind;
 	const struct irqchip_ops *ops; /* NULL with IRQCHIP_OWN */

@@ -111,6 +111,8 @@ static void add_counts(json_t *o, const struct vm_stats *s)
 		json_object_set_new(o, "balloon", balloon_to_json(s));
 	set_int(o, "host_resident_bytes", s->host_resident);
 	json_object_set_new(o, "exits", exits_to_json(s));
+	set_int(o, "kernel_doorbells", s->kernel_doorbells);
+	set_int(o, "kernel_messages", s->kernel_messages);
 	json_object_set_new(o, "exceptions", exceptions_to_json(s));
 }
 

@@ -11,16 +11,6 @@
 #define BAR_REG(n)   (PCI_BAR0 + 4 * (n))
 #define COMMAND_BITS 0x0546 /* memory, master, parity, SERR#, INTx disable */
 
-/* MSI-X, 6.8.2 */
-#define CAP_MSIX      0x11
-#define CAP_MSIX_LEN  12
-#define MSIX_CONTROL  2
-#define MSIX_TABLE    4
-#define MSIX_PBA      8
-#define MSIX_ENABLE   0x8000
-#define MSIX_MASK_ALL 0x4000
-#define ENTRY_MASKED  1u
-
 void pci_init(struct pci_function *f, const struct pci_identity *id, const struct pci_ops *ops,
               void *dev)
 {
@@ -78,60 +68,16 @@ void pci_add_intx(struct pci_function *f)
 void pci_add_msix(struct pci_function *f, unsigned vectors, unsigned bar, uint32_t table,
                   uint32_t pba)
 {
-	unsigned at = pci_add_capability(f, CAP_MSIX, CAP_MSIX_LEN);
+	unsigned at = pci_add_capability(f, PCI_CAP_MSIX, PCI_CAP_MSIX_LEN);
 
-	assert(vectors >= 1 && vectors <= PCI_MAX_VECTORS && !(table & 7) && !(pba & 7));
-	pci_put16(&f->initial[at + MSIX_CONTROL], vectors - 1);
-	pci_put32(&f->initial[at + MSIX_TABLE], table | bar);
-	pci_put32(&f->initial[at + MSIX_PBA], pba | bar);
-	pci_put16(&f->writable[at + MSIX_CONTROL], MSIX_ENABLE | MSIX_MASK_ALL);
-	memcpy(&f->config[at], &f->initial[at], CAP_MSIX_LEN);
-	f->msix_cap = (uint8_t)at;
-	f->nr_vectors = vectors;
-	for (unsigned i = 0; i < vectors; i++)
-		f->msix.entry[i].control = ENTRY_MASKED;
+	assert(!(table & 7) && !(pba & 7));
+	pci_put32(&f->initial[at + PCI_MSIX_TABLE], table | bar);
+	pci_put32(&f->initial[at + PCI_MSIX_PBA], pba | bar);
+	pci_msix_init(f, at, vectors);
+	memcpy(&f->config[at], &f->initial[at], PCI_CAP_MSIX_LEN);
 }
 
 /* Interrupts. */
-
-static unsigned msix_control(const struct pci_function *f)
-{
-	return f->msix_cap ? pci_get16(&f->config[f->msix_cap + MSIX_CONTROL]) : 0;
-}
-
-bool pci_msix_enabled(const struct pci_function *f)
-{
-	return msix_control(f) & MSIX_ENABLE;
-}
-
-/* A message is a write on the bus, which only a bus master makes. */
-static bool may_send(const struct pci_function *f)
-{
-	return (msix_control(f) & (MSIX_ENABLE | MSIX_MASK_ALL)) == MSIX_ENABLE &&
-	       f->config[PCI_COMMAND] & PCI_COMMAND_MASTER;
-}
-
-static void send_pending(struct pci_function *f)
-{
-	if (!f->msix.pending || !may_send(f))
-		return;
-	for (unsigned i = 0; i < f->nr_vectors; i++) {
-		const struct pci_msix_entry *e = &f->msix.entry[i];
-
-		if (!(f->msix.pending & BIT(i)) || e->control & ENTRY_MASKED)
-			continue;
-		f->msix.pending &= ~BIT(i);
-		pci_host_send_msi(f->host, e->addr, e->data);
-	}
-}
-
-void pci_raise_msix(struct pci_function *f, unsigned vector)
-{
-	if (vector >= f->nr_vectors || !f->host || !pci_msix_enabled(f))
-		return;
-	f->msix.pending |= BIT(vector);
-	send_pending(f);
-}
 
 /* The pin follows what the device wants, unless it is disabled or replaced by messages. */
 static void update_pin(struct pci_function *f)
@@ -152,45 +98,6 @@ void pci_set_intx(struct pci_function *f, bool level)
 	f->intx = level;
 	if (f->host)
 		update_pin(f);
-}
-
-/* An entry as the guest sees it: address, data, control, little-endian like the host. */
-_Static_assert(sizeof(struct pci_msix_entry) == PCI_MSIX_ENTRY_BYTES, "6.8.2.6");
-
-static bool entry_at(const struct pci_function *f, uint64_t off, unsigned size, unsigned *n)
-{
-	*n = (unsigned)(off / PCI_MSIX_ENTRY_BYTES);
-	return off / PCI_MSIX_ENTRY_BYTES < f->nr_vectors &&
-	       off % PCI_MSIX_ENTRY_BYTES + size <= PCI_MSIX_ENTRY_BYTES;
-}
-
-uint64_t pci_msix_read(const struct pci_function *f, uint64_t off, unsigned size)
-{
-	uint64_t value = 0;
-	unsigned n;
-
-	if (entry_at(f, off, size, &n))
-		memcpy(&value, (const uint8_t *)&f->msix.entry[n] + off % PCI_MSIX_ENTRY_BYTES,
-		       size);
-	return value;
-}
-
-/* Only whole double words are defined. */
-void pci_msix_write(struct pci_function *f, uint64_t off, unsigned size, uint64_t value)
-{
-	unsigned n;
-
-	if (size < 4 || off % 4 || !entry_at(f, off, size, &n))
-		return;
-	memcpy((uint8_t *)&f->msix.entry[n] + off % PCI_MSIX_ENTRY_BYTES, &value, size);
-	f->msix.entry[n].addr &= ~3ull;
-	f->msix.entry[n].control &= ENTRY_MASKED;
-	send_pending(f);
-}
-
-uint64_t pci_msix_read_pending(const struct pci_function *f, uint64_t off, unsigned size)
-{
-	return off < PCI_MSIX_PBA_BYTES ? f->msix.pending >> (8 * off) : 0;
 }
 
 /* Configuration space. */
@@ -220,7 +127,7 @@ void pci_write_config(struct pci_function *f, unsigned reg, unsigned size, uint6
 	if (covers(reg, size, PCI_COMMAND, 2) || covers(reg, size, PCI_BAR0, 4 * PCI_BARS))
 		pci_host_bars_changed(f->host);
 	update_pin(f);
-	send_pending(f);
+	pci_msix_update(f);
 	if (f->ops && f->ops->config_written)
 		f->ops->config_written(f->dev, reg, size);
 }
@@ -246,9 +153,7 @@ void pci_set_bar(struct pci_function *f, unsigned n, uint64_t base)
 void pci_reset(struct pci_function *f)
 {
 	memcpy(f->config, f->initial, sizeof(f->config));
-	f->msix = (struct pci_msix_state){ 0 };
-	for (unsigned i = 0; i < f->nr_vectors; i++)
-		f->msix.entry[i].control = ENTRY_MASKED;
+	pci_msix_reset(f);
 	f->intx = false;
 	update_pin(f);
 	if (f->ops && f->ops->reset)

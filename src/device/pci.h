@@ -5,7 +5,8 @@
  * A device embeds a struct pci_function, fills it with pci_init() and the calls that follow, and
  * plugs it into the host bridge (pci_host_add()).
  *
- * Lock: bus.lock, for every function here once the function is plugged in.
+ * Lock: bus.lock, for every function here once the function is plugged in, unless it says
+ * otherwise.
  */
 #pragma once
 
@@ -37,6 +38,13 @@
 #define PCI_STATUS_INTX    0x0008
 #define PCI_STATUS_CAPS    0x0010
 
+/* The capability MSI-X, 6.8.2 */
+#define PCI_CAP_MSIX     0x11
+#define PCI_CAP_MSIX_LEN 12
+#define PCI_MSIX_CONTROL 2
+#define PCI_MSIX_TABLE   4
+#define PCI_MSIX_PBA     8
+
 struct pci_host;
 
 struct pci_bar {
@@ -59,10 +67,18 @@ struct pci_msix_state {
 };
 _Static_assert(PCI_MAX_VECTORS <= 64, "pending has a bit for each");
 
+/* A vector's way to the guest without us, where the machine has such; pci_msix.c. */
+struct pci_msix_route {
+	int fd, number; /* -1: it has none */
+	_Atomic bool open;
+};
+
 struct pci_ops {
 	/* A register is about to be read, or was written. Either may be NULL. */
 	void (*config_read)(void *dev, unsigned reg, unsigned size);
 	void (*config_written)(void *dev, unsigned reg, unsigned size);
+	/* BARs, of this function or others, have been moved, switched on or off. May be NULL. */
+	void (*placed)(void *dev);
 	/* With no lock held, while no vCPU runs: when it returns, the device touches guest memory
 	 * no more, until a driver starts it again. May be NULL. */
 	void (*stop)(void *dev);
@@ -82,6 +98,7 @@ struct pci_function {
 	uint8_t msix_cap; /* 0: none */
 	unsigned nr_vectors;
 	struct pci_msix_state msix;
+	struct pci_msix_route route[PCI_MAX_VECTORS];
 	bool intx; /* the device wants its pin asserted */
 	bool pin;  /* and whether it is */
 	uint8_t devfn;
@@ -135,13 +152,23 @@ void pci_add_msix(struct pci_function *f, unsigned vectors, unsigned bar, uint32
 /* Offsets from the table's start, or, for reads of pending bits, from the PBA's. */
 uint64_t pci_msix_read(const struct pci_function *f, uint64_t off, unsigned size);
 void pci_msix_write(struct pci_function *f, uint64_t off, unsigned size, uint64_t value);
-uint64_t pci_msix_read_pending(const struct pci_function *f, uint64_t off, unsigned size);
+uint64_t pci_msix_read_pending(struct pci_function *f, uint64_t off, unsigned size);
 bool pci_msix_enabled(const struct pci_function *f);
 
 /* Sends a vector's message, or keeps it pending; PCI_NO_VECTOR and such beyond the table are lost.
  */
 void pci_raise_msix(struct pci_function *f, unsigned vector);
+/* The same with no lock held, where the host's kernel can do it alone. False: it cannot now, and
+ * pci_raise_msix() is to do it. */
+bool pci_signal_msix(struct pci_function *f, unsigned vector);
 void pci_set_intx(struct pci_function *f, bool level);
+
+/* For pci.c: the capability is at `at`; registers that messages depend on may have changed. */
+void pci_msix_init(struct pci_function *f, unsigned at, unsigned vectors);
+void pci_msix_update(struct pci_function *f);
+void pci_msix_reset(struct pci_function *f);
+/* The function goes away: all that it has of the machine's goes back. */
+void pci_msix_release(struct pci_function *f);
 
 /* For the host bridge. */
 uint64_t pci_read_config(struct pci_function *f, unsigned reg, unsigned size);

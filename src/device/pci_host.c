@@ -148,8 +148,15 @@ static void decode_all(struct pci_host *h)
 
 void pci_host_bars_changed(struct pci_host *h)
 {
-	if (h)
-		h->stale = true;
+	if (!h)
+		return;
+	h->stale = true;
+	for (unsigned i = 0; i < PCI_FUNCTIONS; i++) {
+		const struct pci_function *f = h->function[i];
+
+		if (f && f->ops && f->ops->placed)
+			f->ops->placed(f->dev);
+	}
 }
 
 /* The BAR that all of the access falls into. Of several at one place, which is the guest's
@@ -174,6 +181,29 @@ static const struct pci_decoded *find_bar(struct pci_host *h, uint64_t addr, uns
 	if (addr >= h->decoded[lo - 1].bar->len || size > h->decoded[lo - 1].bar->len - addr)
 		return NULL;
 	return &h->decoded[lo - 1];
+}
+
+static bool is_in_window(const struct pci_window *w, uint64_t addr, uint64_t len)
+{
+	return addr >= w->base && len <= w->len && addr - w->base <= w->len - len;
+}
+
+bool pci_host_decodes(struct pci_host *h, const struct pci_bar *bar, uint64_t off, uint64_t len,
+                      uint64_t *addr)
+{
+	if (h->stale)
+		decode_all(h);
+	for (unsigned i = 0; i < h->nr_decoded; i++) {
+		const struct pci_decoded *d = &h->decoded[i];
+
+		if (d->bar != bar)
+			continue;
+		*addr = d->base + off;
+		/* No BAR begins between this one's begin and the end of the range, then. */
+		return (is_in_window(&h->low, *addr, len) || is_in_window(&h->high, *addr, len)) &&
+		       find_bar(h, *addr + len - 1, 1) == d;
+	}
+	return false;
 }
 
 static uint64_t read_window(void *dev, uint64_t off, unsigned size)
@@ -229,7 +259,7 @@ int pci_host_assign(struct pci_host *h)
 			if (f->bar[n].len && assign_bar(h, f, n, used))
 				return -ENOSPC;
 	}
-	h->stale = true;
+	pci_host_bars_changed(h);
 	return 0;
 }
 
@@ -342,7 +372,12 @@ void pci_host_free(struct pci_host *h)
 	for (unsigned i = 0; i < PCI_FUNCTIONS; i++) {
 		struct pci_function *f = h->function[i];
 
-		if (f && f->ops && f->ops->free)
+		if (!f)
+			continue;
+		pci_host_lock(h);
+		pci_msix_release(f);
+		pci_host_unlock(h);
+		if (f->ops && f->ops->free)
 			f->ops->free(f->dev);
 		h->function[i] = NULL;
 	}

@@ -12,6 +12,8 @@
 #pragma once
 
 #include "bus/bus.h"
+#include "bus/doorbell.h"
+#include "bus/irqchip.h"
 #include "device/pci.h"
 
 #define PCI_HOST_ADDRESS_PORT 0xcf8
@@ -39,11 +41,20 @@ struct pci_decoded {
 	const struct pci_bar *bar;
 };
 
-/* The interrupt side of the bridge. */
+/* What leads from the bridge to the rest of the machine. */
 struct pci_wires {
 	struct irq_line line[PCI_LINES];
 	void (*msi)(void *opaque, uint64_t addr, uint32_t data);
 	void *opaque;
+	/* Shorter ways through the host's kernel; either may be NULL. */
+	const struct irqchip *irqchip;
+	const struct doorbells *doorbells;
+};
+
+/* What has gone those ways; from any thread. */
+struct pci_shortcuts {
+	_Atomic uint64_t messages;  /* interrupts without a routine of the bridge */
+	_Atomic uint64_t doorbells; /* writes without an exit */
 };
 
 struct pci_host {
@@ -56,6 +67,7 @@ struct pci_host {
 	struct pci_function bridge;
 	struct pci_function *function[PCI_FUNCTIONS]; /* by devfn, NULL where the slot is empty */
 	struct pci_wires wires;
+	struct pci_shortcuts shortcuts;
 	uint32_t asserted[PCI_LINES]; /* slots that pull each line */
 	struct pci_window low, high;  /* below and above 4 GiB */
 	bool stale;                   /* decoded[] is to be made anew */
@@ -95,3 +107,7 @@ void pci_host_unlock(struct pci_host *h);
 void pci_host_send_msi(struct pci_host *h, uint64_t addr, uint32_t data);
 void pci_host_set_intx(struct pci_host *h, uint8_t devfn, bool level);
 void pci_host_bars_changed(struct pci_host *h);
+/* Where len bytes at an offset of a BAR are; false when the BAR does not answer to all of them: no
+ * window is there, or another BAR has the guest's favour. */
+bool pci_host_decodes(struct pci_host *h, const struct pci_bar *bar, uint64_t off, uint64_t len,
+                      uint64_t *addr);

@@ -198,7 +198,7 @@ static void send_msi(void *opaque, uint64_t addr, uint32_t data)
 {
 	struct board *b = opaque;
 
-	if (addr >> 20 == GPA_LAPIC >> 20) /* elsewhere it would be an ordinary write */
+	if (irqchip_is_message(addr)) /* elsewhere it would be an ordinary write */
 		lapic_bus_msi(&b->lapics, addr, data);
 }
 
@@ -331,7 +331,12 @@ _Static_assert(PCI_GSIS == PCI_LINES, "the firmware tables describe the chip");
 
 static void make_pci(struct board *b, uint64_t ram_bytes)
 {
-	struct pci_wires wires = { .msi = send_msi, .opaque = b };
+	struct pci_wires wires = {
+		.msi = send_msi,
+		.opaque = b,
+		.irqchip = b->irqchip,
+		.doorbells = b->doorbells,
+	};
 	bool high = ram_bytes <= GPA_PCI_HIGH - MEM_HIGH_BASE;
 
 	for (unsigned i = 0; i < PCI_LINES; i++)

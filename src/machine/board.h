@@ -82,7 +82,7 @@ struct board {
 	struct testdev *testdev; /* NULL without */
 	struct board_cpu cpu[BOARD_MAX_CPUS];
 	unsigned nr_cpus;
-	const struct irqchip *irqchip;     /* never NULL; for a device's messages, too */
+	const struct irqchip *irqchip;     /* never NULL */
 	const struct doorbells *doorbells; /* NULL: a write always reaches the device */
 	bool hpet_legacy;                  /* the HPET drives lines 0 and 8 */
 	bool rtc_level;                    /* of the RTC's output */

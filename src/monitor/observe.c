@@ -93,6 +93,8 @@ void vm_get_stats(struct vm *vm, struct vm_stats *out)
 	out->guest_resident = mem_resident(vm->mem);
 	if (resident > out->guest_resident)
 		out->host_resident = resident - out->guest_resident;
+	out->kernel_doorbells = vm->board->pci.shortcuts.doorbells;
+	out->kernel_messages = vm->board->pci.shortcuts.messages;
 	add_balloon_stats(vm, out);
 }
 

@@ -153,6 +153,8 @@ struct vm_stats {
 	uint64_t exceptions[32];
 	uint64_t exits[EXIT_REASONS]; /* vm_exit_name() names them */
 	uint64_t reboots;
+	/* What devices and guest had of each other through the host's kernel, without an exit. */
+	uint64_t kernel_doorbells, kernel_messages;
 	uint64_t guest_resident; /* bytes of guest RAM that the host has populated */
 	uint64_t host_resident;  /* bytes of the process beyond guest RAM */
 	unsigned vcpus;

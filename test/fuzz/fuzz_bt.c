@@ -107,7 +107,7 @@ static void check_fast_tlb(const struct guest *g)
 		const struct bt_tlb_entry *t =
 		        &g->cpu->bt->tlb[n / BT_TLB_ENTRIES / 2][rw][n % BT_TLB_ENTRIES];
 
-		if (t->tag == BT_TLB_EMPTY)
+		if (t->tag == bt_tlb_empty(n))
 			continue;
 		check(!((t->tag | t->host) & ~PAGE_MASK));
 		check((t->tag >> 12) % BT_TLB_ENTRIES == n % BT_TLB_ENTRIES);

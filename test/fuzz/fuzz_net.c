@@ -310,7 +310,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	}
 	pairs = card.queues = 1 + (data[0] >> 1 & 1);
-	world_begin();
+	world_begin(data[0] & 4);
 	wire = (struct net){ 0 };
 	check(!virtio_net_add(&world.host, &world.bus, world.mem, &wire, &card));
 	world_plugged();

@@ -31,7 +31,7 @@ enum what {
 
 static void write_register(uint64_t reg, unsigned size, uint64_t value)
 {
-	bus_write(&world.bus, BUS_MMIO, bar_of(1) + reg, size, value);
+	world_write(bar_of(1) + reg, size, value);
 }
 
 static void start(uint64_t value)
@@ -131,7 +131,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct nvme_config config = { .block = &world.disk, .queues = QUEUES };
 
-	world_begin();
+	world_begin(size && data[size - 1] & 2);
 	world.readonly = size && data[size - 1] & 1;
 	check(!nvme_add(&world.host, &world.bus, world.mem, &config));
 	world_plugged();

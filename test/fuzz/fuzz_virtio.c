@@ -159,7 +159,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	world_begin();
+	world_begin(size && data[size - 1] & 2);
 	fake_nr_timers = 0;
 	world.readonly = size && data[size - 1] & 1;
 	add_devices();

@@ -5,6 +5,8 @@ A guest passes when it ends with the status that it should and prints no "not ok
 """
 
 import argparse
+import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -31,6 +33,8 @@ TRIES = 4
 #   qemu_fails               {check: why QEMU is not the reference there}
 #   qemu_serial              where QEMU's COM1 leads, if it has one
 #   errors                   words on Trapeze's stderr
+#   disk                     bytes of an empty disk, whose path takes the place of {disk} in options
+#   doorbells                what the guest rings, which takes no exit on KVM, and one each elsewhere
 #   qemu_skip                why the guest cannot run under QEMU
 NO_INT1 = "TCG takes opcode 0xf1 for undefined"
 NO_XM = "TCG raises no SIMD exceptions"
@@ -55,6 +59,7 @@ GUESTS = {
         "not 58": "TCG takes any LSTAR",
         "PML5E with PS": NO_P,
     }},
+    "canonical": {"qemu_skip": "TCG raises another exception for some of these"},
     "v86": {"qemu_fails": {
         "beyond 64 KiB raises #GP(0)": NO_LIMITS,
         "a word across 64 KiB raises #GP(0)": NO_LIMITS,
@@ -200,6 +205,33 @@ def judge(options, guest, status, output):
     return complaints
 
 
+@contextlib.contextmanager
+def with_files(guest):
+    """The guest's table with the files that it asks for, and a path for statistics."""
+    with tempfile.TemporaryDirectory() as folder:
+        disk, stats = os.path.join(folder, "disk"), os.path.join(folder, "stats")
+        if "disk" in guest:
+            with open(disk, "wb") as file:
+                file.truncate(guest["disk"])
+        options = {key: [word.replace("{disk}", disk) for word in guest.get(key, [])] for key in ("trapeze", "qemu")}
+        if "doorbells" in guest:
+            options["trapeze"] += ["--stats", stats]
+        yield {**guest, **options}, stats
+
+
+def judge_shortcuts(options, guest, stats):
+    """Whether doorbells and messages went through the host's kernel where they can, and nowhere else."""
+    with open(stats, encoding="ascii") as file:
+        found = json.load(file)
+    kvm_runs = options.engine == "kvm"
+    complaints = []
+    if found["kernel_doorbells"] != (guest["doorbells"] if kvm_runs else 0):
+        complaints.append(f"{found['kernel_doorbells']} doorbells went through the host's kernel")
+    if (found["kernel_messages"] > 0) != (kvm_runs and options.irqchip != "own"):
+        complaints.append(f"{found['kernel_messages']} messages went through the host's kernel")
+    return complaints
+
+
 def guest_name(image):
     return os.path.basename(image).split(".")[0]
 
@@ -247,10 +279,13 @@ def run_guest(options, image):
         if options.qemu and "qemu_skip" in guest:
             print(f"{name}: skipped: {guest['qemu_skip']}")
             continue
-        command = qemu_command(guest, image) if options.qemu else \
-            trapeze_command(options, guest, image)
-        status, output, errors = run(command)
-        complaints = judge(options, guest, status, output)
+        with with_files(guest) as (guest, stats):
+            command = qemu_command(guest, image) if options.qemu else \
+                trapeze_command(options, guest, image)
+            status, output, errors = run(command)
+            complaints = judge(options, guest, status, output)
+            if not options.qemu and not complaints and "doorbells" in guest:
+                complaints += judge_shortcuts(options, guest, stats)
         if not options.qemu and guest.get("errors", "") not in errors:
             complaints.append(f"stderr does not say '{guest['errors']}'")
         if complaints or options.verbose:

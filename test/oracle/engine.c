@@ -121,6 +121,9 @@ static gpa_t next_level(struct engine_side *s, gpa_t pa)
 #define PTE_AD 0x60ull
 #define PTE_NX BIT(63)
 
+/* Pages that follow each other do not in physical memory. */
+#define APART(off) (2 * (off))
+
 static void map(struct engine_side *s, gva_t va, gpa_t pa, uint64_t bytes, uint64_t bits)
 {
 	for (uint64_t off = 0; off < bytes; off += PAGE_SIZE) {
@@ -129,7 +132,7 @@ static void map(struct engine_side *s, gva_t va, gpa_t pa, uint64_t bytes, uint6
 		for (int shift = 39; shift > 12; shift -= 9)
 			t = next_level(s, t + (((va + off) >> shift) & 511) * 8);
 		put64(s->mem, t + (((va + off) >> 12) & 511) * 8,
-		      (pa + off) | bits | PTE_P | PTE_AD);
+		      (pa + APART(off)) | bits | PTE_P | PTE_AD);
 	}
 }
 
@@ -273,24 +276,36 @@ static void run_case(struct engine_side *s, const struct oracle_state *in, struc
 		out->vector = e.reason == EXIT_KICK ? ORACLE_HUNG : ORACLE_DIED;
 }
 
+static void put_area(struct engine_side *s, gpa_t pa, const uint8_t *from, size_t bytes)
+{
+	for (size_t off = 0; off < bytes; off += PAGE_SIZE)
+		mem_write(s->mem, pa + APART(off), from + off, PAGE_SIZE);
+}
+
+static void get_area(struct engine_side *s, gpa_t pa, uint8_t *to, size_t bytes)
+{
+	for (size_t off = 0; off < bytes; off += PAGE_SIZE)
+		mem_read(s->mem, pa + APART(off), to + off, PAGE_SIZE);
+}
+
 static const struct oracle_outcome *engine_run(struct oracle_side *side,
                                                const struct oracle_batch *b)
 {
 	struct engine_side *s = container_of(side, struct engine_side, side);
 
-	mem_write(s->mem, CODE_PA, b->code, sizeof(b->code));
-	mem_write(s->mem, RODATA_PA, b->rodata, sizeof(b->rodata));
+	put_area(s, CODE_PA, b->code, sizeof(b->code));
+	put_area(s, RODATA_PA, b->rodata, sizeof(b->rodata));
 	s->engine->invalidate(s->cpu);
 	hung_side = s;
 	alarm(HUNG_SECONDS);
 	for (unsigned i = 0; i < b->nr; i++) {
 		struct oracle_memory *m = &s->result.memory[i];
 
-		mem_write(s->mem, DATA_PA, b->initial.data, sizeof(m->data));
-		mem_write(s->mem, USTACK_PA, b->initial.stack, sizeof(m->stack));
+		put_area(s, DATA_PA, b->initial.data, sizeof(m->data));
+		put_area(s, USTACK_PA, b->initial.stack, sizeof(m->stack));
 		run_case(s, &b->in[i], &s->result.out[i]);
-		mem_read(s->mem, DATA_PA, m->data, sizeof(m->data));
-		mem_read(s->mem, USTACK_PA, m->stack, sizeof(m->stack));
+		get_area(s, DATA_PA, m->data, sizeof(m->data));
+		get_area(s, USTACK_PA, m->stack, sizeof(m->stack));
 	}
 	alarm(0);
 	hung_side = NULL;

@@ -4,7 +4,8 @@
  * Bytes are drawn by the structure of the encoding (prefixes, opcode map, ModRM, SIB) and Zydis
  * says what came out; that reaches every form of every instruction without a list of them. Then the
  * filter refuses what cannot be compared (below), the memory operands are aimed at the areas of
- * oracle.h, and branches at a later instruction of the sequence, so that every sequence ends.
+ * oracle.h, and branches at a later instruction of the sequence, so that every sequence ends. Some
+ * sequences are loops: a byte of memory counts their turns, and pointers move on in them.
  *
  * Flags that an instruction leaves undefined (Zydis knows, from the manuals) are followed through
  * the sequence along both ways of each branch: an instruction that would read one is refused, and
@@ -528,11 +529,119 @@ struct fixup {
 static void aim_branches(struct oracle_sequence *seq, const struct fixup *fix, unsigned nr)
 {
 	for (unsigned i = 0; i < nr; i++) {
-		unsigned target = fix[i].target < seq->nr ? fix[i].target : seq->nr;
+		unsigned last = seq->nr - (seq->loop ? 2 : 0); /* turns have to be counted */
+		unsigned target = fix[i].target < last ? fix[i].target : last;
 		int32_t disp = seq->insn[target].offset - fix[i].end;
 
 		memcpy(seq->bytes + fix[i].at, &disp, fix[i].size);
 	}
+}
+
+/* --- loops --- */
+
+/* What compare.c excuses can't be told from other differences once it is carried around a loop. */
+static const uint16_t refused_in_loops[] = {
+	ZYDIS_MNEMONIC_BSF,        ZYDIS_MNEMONIC_BSR,        ZYDIS_MNEMONIC_SHLD,
+	ZYDIS_MNEMONIC_SHRD,       ZYDIS_MNEMONIC_BSWAP,      ZYDIS_MNEMONIC_FLDENV,
+	ZYDIS_MNEMONIC_FRSTOR,     ZYDIS_MNEMONIC_MOVBE,      ZYDIS_MNEMONIC_CALL,
+	ZYDIS_MNEMONIC_MASKMOVQ,   ZYDIS_MNEMONIC_FSTP,       ZYDIS_MNEMONIC_FBSTP,
+	ZYDIS_MNEMONIC_VMASKMOVPS, ZYDIS_MNEMONIC_VMASKMOVPD, ZYDIS_MNEMONIC_VPMASKMOVD,
+	ZYDIS_MNEMONIC_VPMASKMOVQ, ZYDIS_MNEMONIC_LDMXCSR,    ZYDIS_MNEMONIC_VLDMXCSR,
+	ZYDIS_MNEMONIC_FXRSTOR,    ZYDIS_MNEMONIC_FXRSTOR64,  ZYDIS_MNEMONIC_POPF,
+	ZYDIS_MNEMONIC_POPFQ,
+};
+
+static bool may_loop(const ZydisDecodedInstruction *z)
+{
+	return z->meta.category != ZYDIS_CATEGORY_AVX2GATHER &&
+	       !listed(refused_in_loops, ARRAY_SIZE(refused_in_loops), z->mnemonic);
+}
+
+/* A pointer or an index moves on: ADD, SUB, LEA of a small constant, INC, DEC. */
+static void draw_step(struct oracle_generator *g, struct candidate *c)
+{
+	static const uint8_t regs[] = { R_RBX, R_RSI, R_RDI, R_RBP, R_RSP, 11, 12, 13, 14, R_RCX };
+	unsigned reg = regs[rng_below(&g->rng, ARRAY_SIZE(regs))];
+	uint8_t by =
+	        rng_chance(&g->rng, 60) ? 1u << rng_below(&g->rng, 7) : (uint8_t)rng_next(&g->rng);
+
+	c->n = 0;
+	switch (rng_below(&g->rng, 4)) {
+	case 0:
+		put(c, 0x48 | (reg >> 3) * 5);
+		put(c, 0x8d);
+		put(c, 0x40 | (reg & 7) << 3 | (reg & 7));
+		if ((reg & 7) == R_RSP)
+			put(c, 0x24);
+		put(c, by);
+		break;
+	case 1:
+		put(c, 0x48 | reg >> 3);
+		put(c, 0xff);
+		put(c, 0xc0 | rng_below(&g->rng, 2) << 3 | (reg & 7));
+		break;
+	default:
+		put(c, 0x48 | reg >> 3);
+		put(c, 0x83);
+		put(c, 0xc0 | (rng_chance(&g->rng, 30) ? 0x28 : 0) | (reg & 7));
+		put(c, by);
+	}
+	memset(c->bytes + c->n, 0, sizeof(c->bytes) - c->n);
+	decode(&g->decoder, c);
+}
+
+/* MOV, ADD, XOR, CMP between a register that is no pointer and memory at one of many bases. */
+static void draw_access(struct oracle_generator *g, struct candidate *c)
+{
+	static const uint8_t opcodes[] = { 0x8b, 0x89, 0x03, 0x01, 0x33, 0x39 };
+	static const uint8_t bases[] = { R_RBX, R_RSI, R_RDI, R_RBP, R_RSP, 11, 12, 13, 14, 15 };
+	static const uint8_t regs[] = { R_RAX, R_RDX, 8 };
+	unsigned base = bases[rng_below(&g->rng, ARRAY_SIZE(bases))];
+	unsigned reg = regs[rng_below(&g->rng, ARRAY_SIZE(regs))];
+	bool index = rng_chance(&g->rng, 20);
+
+	c->n = 0;
+	put(c, (rng_chance(&g->rng, 60) ? 0x48 : 0x40) | (reg >> 3) << 2 | base >> 3);
+	put(c, opcodes[rng_below(&g->rng, ARRAY_SIZE(opcodes))]);
+	put(c, 0x40 | (reg & 7) << 3 | (index || (base & 7) == R_RSP ? 4 : base & 7));
+	if (index || (base & 7) == R_RSP)
+		put(c, (index ? R_RCX : R_RSP) << 3 | (base & 7));
+	put(c, (uint8_t)(rng_below(&g->rng, 8) * 8));
+	memset(c->bytes + c->n, 0, sizeof(c->bytes) - c->n);
+	decode(&g->decoder, c);
+}
+
+static void draw_in_loop(struct oracle_generator *g, uint64_t address, uint32_t undefined,
+                         struct candidate *c)
+{
+	unsigned kind = rng_below(&g->rng, 100);
+
+	if (g->classes & BIT(CLASS_INTEGER) && kind < 50) {
+		if (kind < 20)
+			draw_step(g, c);
+		else
+			draw_access(g, c);
+		return;
+	}
+	do
+		draw(g, address, undefined, c);
+	while (!may_loop(&c->z));
+}
+
+/* sub byte [ORACLE_COUNTER], 1; jnz start */
+static unsigned put_loop_end(struct oracle_sequence *seq, unsigned offset)
+{
+	uint8_t bytes[14] = { 0x80, 0x2c, 0x25, 0, 0, 0, 0, 1, 0x0f, 0x85 };
+	int32_t counter = ORACLE_COUNTER, back = -(int32_t)(offset + sizeof(bytes));
+
+	memcpy(bytes + 3, &counter, 4);
+	memcpy(bytes + 10, &back, 4);
+	memcpy(seq->bytes + offset, bytes, sizeof(bytes));
+	seq->insn[seq->nr++] =
+	        (struct oracle_insn){ ZYDIS_MNEMONIC_SUB, CLASS_INTEGER, offset, 8, 0 };
+	seq->insn[seq->nr++] =
+	        (struct oracle_insn){ ZYDIS_MNEMONIC_JNZ, CLASS_INTEGER, offset + 8, 6, 0 };
+	return offset + sizeof(bytes);
 }
 
 void oracle_generate(struct oracle_generator *g, uint64_t address, struct oracle_sequence *seq)
@@ -544,12 +653,16 @@ void oracle_generate(struct oracle_generator *g, uint64_t address, struct oracle
 	struct candidate c;
 
 	memset(seq->bytes, 0xcc, sizeof(seq->bytes));
-	seq->nr = 1 + rng_below(&g->rng, ORACLE_INSNS);
+	seq->loop = rng_chance(&g->rng, 20);
+	seq->nr = 1 + rng_below(&g->rng, ORACLE_INSNS - (seq->loop ? 2 : 0));
 	for (i = 0; i < seq->nr; i++) {
 		const ZydisDecodedInstruction *z = &c.z;
 
 		undefined |= joining[i];
-		draw(g, address + offset, undefined, &c);
+		if (seq->loop)
+			draw_in_loop(g, address + offset, undefined, &c);
+		else
+			draw(g, address + offset, undefined, &c);
 		memcpy(seq->bytes + offset, c.bytes, z->length);
 		seq->insn[i] = (struct oracle_insn){ z->mnemonic, class_of(z), offset, z->length,
 			                             undefined };
@@ -567,6 +680,11 @@ void oracle_generate(struct oracle_generator *g, uint64_t address, struct oracle
 	}
 	for (unsigned t = i; t < ARRAY_SIZE(joining); t++)
 		undefined |= joining[t];
-	seq->insn[i] = (struct oracle_insn){ .offset = offset, .undefined = undefined };
+	if (seq->loop) {
+		offset = put_loop_end(seq, offset);
+		seq->insn[i].undefined = undefined;
+		undefined = 0;
+	}
+	seq->insn[seq->nr] = (struct oracle_insn){ .offset = offset, .undefined = undefined };
 	aim_branches(seq, fix, nr_fix);
 }

@@ -28,7 +28,9 @@
 #define ORACLE_DATA_BYTES  (2 * PAGE_SIZE)
 #define ORACLE_RODATA      (ORACLE_DATA + ORACLE_DATA_BYTES)
 #define ORACLE_STACK       0x30000000ull
-#define ORACLE_STACK_BYTES PAGE_SIZE
+#define ORACLE_STACK_BYTES (2 * PAGE_SIZE)
+/* A byte that loops count down; it is beyond what RSP and RBP reach. */
+#define ORACLE_COUNTER (ORACLE_STACK + ORACLE_STACK_BYTES - 64)
 _Static_assert(ORACLE_BATCH *ORACLE_SLOT <= ORACLE_CODE_BYTES, "slots fit the code area");
 
 /* Segment selectors as Linux has them, so that reading CS and SS agrees. */
@@ -107,6 +109,7 @@ struct oracle_insn {
 };
 struct oracle_sequence {
 	unsigned nr;
+	bool loop; /* the last two instructions count down and jump back to the start */
 	uint8_t bytes[ORACLE_SLOT];
 	struct oracle_insn insn[ORACLE_INSNS + 1];
 };

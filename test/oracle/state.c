@@ -115,6 +115,7 @@ void oracle_random_memory(struct oracle_rng *r, struct oracle_memory *m, uint8_t
 	random_lanes(r, m->data, sizeof(m->data));
 	random_lanes(r, m->stack, sizeof(m->stack));
 	random_lanes(r, rodata, PAGE_SIZE);
+	m->stack[ORACLE_COUNTER - ORACLE_STACK] = (uint8_t)(1 + rng_below(r, 24));
 }
 
 /* An address in the data area; one in 12 near an edge or nowhere. */
@@ -150,7 +151,7 @@ static void random_gprs(struct oracle_rng *r, struct oracle_state *s)
 			s->gpr[small[i]] = rng_below(r, 40);
 	s->gpr[R_RSP] = ORACLE_STACK + 1024 + rng_below(r, 128) * 16 + (rng_chance(r, 20) ? 8 : 0);
 	if (rng_chance(r, 3))
-		s->gpr[R_RSP] = ORACLE_STACK + rng_below(r, ORACLE_STACK_BYTES + 1);
+		s->gpr[R_RSP] = ORACLE_STACK + rng_below(r, PAGE_SIZE + 1);
 	s->gpr[R_RBP] =
 	        rng_chance(r, 50) ? random_pointer(r) : ORACLE_STACK + 2048 + rng_below(r, 512);
 }

@@ -20,6 +20,9 @@
 #define TABLES_GPA  0x20000ull /* PML4, PDPT, PD: 2 MiB pages from 0 on */
 #define PRIVATE_GPA 0xfeffc000ull
 #define MAX_NOTES   64
+#define DEVICE_GPA  0xd0000000u /* nothing is there */
+
+#define HUNG_AFTER 300 /* s: far beyond what the busiest host needs */
 
 /* Guest code in assembly: name_start to name_end. */
 #define GUEST(name, bits, text)                                                            \
@@ -40,12 +43,12 @@ struct kvm_machine {
 	uint64_t in_value; /* what reads give */
 };
 
-static struct kvm_machine *machine_of(struct cpu *c)
+static inline struct kvm_machine *machine_of(struct cpu *c)
 {
 	return c->host;
 }
 
-static void machine_exit(struct cpu *c, struct exit *e)
+static inline void machine_exit(struct cpu *c, struct exit *e)
 {
 	struct kvm_machine *m = machine_of(c);
 
@@ -72,7 +75,7 @@ static void machine_exit(struct cpu *c, struct exit *e)
 
 static const struct cpu_ops machine_cpu_ops = { .exit = machine_exit };
 
-static void machine_free(struct kvm_machine *m)
+static inline void machine_free(struct kvm_machine *m)
 {
 	for (unsigned n = 0; n < m->nr_cpus; n++) {
 		m->engine->destroy(m->cpu[n]);
@@ -86,7 +89,7 @@ static void machine_free(struct kvm_machine *m)
 	*m = (struct kvm_machine){ 0 };
 }
 
-static void add_cpu(struct kvm_machine *m, unsigned id)
+static inline void add_cpu(struct kvm_machine *m, unsigned id)
 {
 	struct cpu *c = aligned_alloc(64, (sizeof(*c) + 63) & ~63ul);
 
@@ -132,28 +135,37 @@ static const char *machine_try(struct kvm_machine *m, const struct engine_ops *e
 	return NULL;
 }
 
-/* KVM; the test is skipped, with the reason printed, where there is none. */
-static void machine_new(struct kvm_machine *m, enum irqchip_kind irqchip, unsigned cpus)
+static inline void machine_skip(struct kvm_machine *m, const char *why)
 {
-	const char *why;
-
-	*m = (struct kvm_machine){ .options.irqchip = irqchip };
-	why = machine_try(m, &engine_kvm, "host", cpus, NULL);
-	if (!why)
-		return;
 	print_message("skipped: %s\n", why);
 	machine_free(m);
 	skip();
 }
 
-static void machine_load(struct kvm_machine *m, const uint8_t *start, const uint8_t *end)
+/* KVM; the test is skipped, with the reason printed, where it cannot be had like that. */
+static inline void machine_new_with(struct kvm_machine *m, const struct engine_options *options)
+{
+	const char *why;
+
+	*m = (struct kvm_machine){ .options = *options };
+	why = machine_try(m, &engine_kvm, "host", 1, NULL);
+	if (why)
+		machine_skip(m, why);
+}
+
+static inline void machine_new(struct kvm_machine *m, enum irqchip_kind irqchip)
+{
+	machine_new_with(m, &(struct engine_options){ .irqchip = irqchip });
+}
+
+static inline void machine_load(struct kvm_machine *m, const uint8_t *start, const uint8_t *end)
 {
 	assert_int_equal(mem_write(m->mem, CODE_GPA, start, (uint64_t)(end - start)), 0);
 }
 #define LOAD(m, name) machine_load(m, name##_start, name##_end)
 
 /* Flat 32-bit code in ring 0, paging off. */
-static void set_mode32(struct cpu *c)
+static inline void set_mode32(struct cpu *c)
 {
 	const uint32_t data = 0x3 | SEG_S | SEG_P | SEG_DB | SEG_G;
 
@@ -171,7 +183,7 @@ static void set_mode32(struct cpu *c)
 }
 
 /* 64-bit code in ring 0 or 3, the first 32 MiB mapped as they are, open to all. */
-static void set_mode64(struct kvm_machine *m, struct cpu *c, unsigned ring)
+static inline void set_mode64(struct kvm_machine *m, struct cpu *c, unsigned ring)
 {
 	uint64_t entry = (TABLES_GPA + 0x1000) | 0x27; /* accessed */
 
@@ -198,7 +210,7 @@ static void set_mode64(struct kvm_machine *m, struct cpu *c, unsigned ring)
 }
 
 /* Until run() ends for a reason, which it gives. */
-static enum exit_reason machine_run(struct kvm_machine *m, struct cpu *c)
+static inline enum exit_reason machine_run(struct kvm_machine *m, struct cpu *c)
 {
 	struct exit e = { .reason = EXIT_NONE };
 
@@ -209,22 +221,55 @@ static enum exit_reason machine_run(struct kvm_machine *m, struct cpu *c)
 	return e.reason;
 }
 
-static void start(struct kvm_machine *m)
+static inline void start(struct kvm_machine *m)
 {
 	m->engine->sync_in(m->cpu[0]);
 }
 
-static void add_up(void *opaque, const char *group, const char *name, uint64_t n)
+static inline void add_up(void *opaque, const char *group, const char *name, uint64_t n)
 {
 	if (!strcmp(name, "interpreted"))
 		*(uint64_t *)opaque += n;
 }
 
 /* Instructions that the interpreter had to finish. */
-static uint64_t interpreted(struct kvm_machine *m)
+static inline uint64_t interpreted(struct kvm_machine *m)
 {
 	uint64_t sum = 0;
 
 	m->engine->count(m->cpu[0], add_up, &sum);
 	return sum;
+}
+
+/* From where the vCPU is until run() ends for this reason; gives the vCPU with its state. */
+static inline struct cpu *machine_go(struct kvm_machine *m, enum exit_reason reason)
+{
+	start(m);
+	assert_int_equal(machine_run(m, m->cpu[0]), reason);
+	m->engine->sync_out(m->cpu[0]);
+	return m->cpu[0];
+}
+
+/* The same from the start of the program, in flat 32-bit code. */
+static inline struct cpu *machine_go32(struct kvm_machine *m, enum exit_reason reason)
+{
+	set_mode32(m->cpu[0]);
+	return machine_go(m, reason);
+}
+
+/* A GDT of flat segments, and an IDT whose gates all lead to one place. */
+#define GDT_GPA 0x13000ull
+#define IDT_GPA 0x14000ull
+
+static inline void put_tables(struct kvm_machine *m, uint32_t handler)
+{
+	const uint64_t gdt[] = { 0, 0x00cf9b000000ffff, 0x00cf93000000ffff };
+	uint64_t gate =
+	        (handler & 0xffff) | 8ull << 16 | 0x8eull << 40 | (uint64_t)(handler >> 16) << 48;
+
+	mem_write(m->mem, GDT_GPA, gdt, sizeof(gdt));
+	for (unsigned n = 0; n < 256; n++)
+		mem_write(m->mem, IDT_GPA + 8 * n, &gate, sizeof(gate));
+	m->cpu[0]->gdtr = (struct dtable){ GDT_GPA, sizeof(gdt) - 1 };
+	m->cpu[0]->idtr = (struct dtable){ IDT_GPA, 256 * 8 - 1 };
 }

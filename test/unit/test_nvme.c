@@ -50,7 +50,7 @@ static uint64_t read_register(unsigned reg, unsigned size)
 
 static void write_register(unsigned reg, unsigned size, uint64_t value)
 {
-	bus_write(&world.bus, BUS_MMIO, bar_of(1) + reg, size, value);
+	world_write(bar_of(1) + reg, size, value);
 	run_workers();
 }
 
@@ -147,7 +147,7 @@ static void plug(struct nvme_config config)
 
 static int begin(void **state)
 {
-	world_begin();
+	world_begin(false);
 	return 0;
 }
 
@@ -440,7 +440,7 @@ static void a_reset_waits_for_commands(void **state)
 	send(1, io(READ, 0, 1));
 	send(1, io(WRITE, 1, 1));
 	assert_int_equal(world.disk.nr, 2);
-	bus_write(&world.bus, BUS_MMIO, bar_of(1) + REG_CC, 4, 0);
+	world_write(bar_of(1) + REG_CC, 4, 0);
 	assert_int_equal(read_register(REG_CSTS, 4), CSTS_RDY); /* the driver waits for its end */
 	run_workers();                                          /* in which the requests end */
 	assert_int_equal(world.disk.nr, 0);

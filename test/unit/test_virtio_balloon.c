@@ -22,7 +22,7 @@ static struct virtio_balloon *balloon;
 
 static int begin(void **state)
 {
-	world_begin();
+	world_begin(false);
 	assert_int_equal(virtio_balloon_add(&balloon, &world.host, &world.bus, world.mem, NULL), 0);
 	world_plugged();
 	memset(guest(PAGES), 0x5a, 16 * PAGE_SIZE);

@@ -46,7 +46,7 @@ static void plug(struct virtio_blk_config config)
 
 static int begin(void **state)
 {
-	world_begin();
+	world_begin(false);
 	return 0;
 }
 

@@ -61,7 +61,7 @@ static int begin(void **state)
 {
 	struct virtio_port_config ports[PORTS] = { { .name = NULL }, { .name = "com.example" } };
 
-	world_begin();
+	world_begin(false);
 	memset(ends, 0, sizeof(ends));
 	for (unsigned i = 0; i < PORTS; i++) {
 		ends[i].room = SIZE_MAX;

@@ -41,7 +41,7 @@ static inline uint64_t card_read(uint64_t reg, unsigned size)
 
 static inline void card_write(uint64_t reg, unsigned size, uint64_t value)
 {
-	bus_write(&world.bus, BUS_MMIO, bar_of(CARD_SLOT) + reg, size, value);
+	world_write(bar_of(CARD_SLOT) + reg, size, value);
 }
 
 static inline uint8_t card_status(void)

@@ -87,7 +87,9 @@ static void driver_start(struct driver *d, uint64_t features)
 static void driver_init(struct driver *d, uint64_t features)
 {
 	static const uint8_t rom[PAGE_SIZE];
-	struct virtio_transport transport = { driver_interrupt, driver_cleared, d };
+	struct virtio_transport transport = { .interrupt = driver_interrupt,
+		                              .clear = driver_cleared,
+		                              .opaque = d };
 	struct virtio_config config = { .ops = &driver_ops,
 		                        .dev = d,
 		                        .bus = &d->bus,

@@ -95,7 +95,7 @@ static void append(struct nvme_request **list, struct nvme_request *r)
 /* An interrupt for what was posted: by message, or the pin. */
 static void interrupt(struct nvme *n, const struct nvme_cq_state *s)
 {
-	if (!s->interrupts)
+	if (!s->interrupts || pci_signal_msix(&n->f, s->vector))
 		return;
 	bus_lock(n->bus);
 	if (pci_msix_enabled(&n->f))

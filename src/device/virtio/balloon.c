@@ -82,19 +82,32 @@ static void give_back_all(struct mem *m, const uint32_t *pfn, size_t n)
 	}
 }
 
+/* A list of pages; a reset does not wait for the end of a long one. */
+static void take_list(struct virtio_balloon *b, const struct vq_chain *c)
+{
+	struct mem *m = b->card.v.mem;
+	uint32_t pfn[MAX_PFNS];
+	uint64_t at = 0, n;
+
+	if (c->out.len / PFN_BYTES > m->ram_bytes / PAGE_SIZE) {
+		virtio_fail(&b->card.v, "%llu pages at once, of %llu",
+		            (unsigned long long)(c->out.len / PFN_BYTES),
+		            (unsigned long long)(m->ram_bytes / PAGE_SIZE));
+		return;
+	}
+	while (!b->card.v.resetting && (n = dma_read(&c->out, at, pfn, sizeof(pfn))) >= PFN_BYTES) {
+		give_back_all(m, pfn, n / PFN_BYTES);
+		at += n;
+	}
+}
+
 static void inflate(struct virtio_balloon *b, struct vq *q)
 {
 	struct iovec iov[MAX_BUFFERS];
 	struct vq_chain c = { .iov = iov, .max = MAX_BUFFERS };
 
 	while (vq_pop_or_ask(q, &c)) {
-		uint32_t pfn[MAX_PFNS];
-		uint64_t at = 0, n;
-
-		while ((n = dma_read(&c.out, at, pfn, sizeof(pfn))) >= PFN_BYTES) {
-			give_back_all(b->card.v.mem, pfn, n / PFN_BYTES);
-			at += n;
-		}
+		take_list(b, &c);
 		vq_push(q, &c, 0);
 	}
 }

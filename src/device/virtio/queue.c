@@ -164,6 +164,8 @@ static void interrupt(struct vq *q, uint16_t vector)
 {
 	const struct virtio_transport *t = &q->v->transport;
 
+	if (t->signal && t->signal(t->opaque, vector))
+		return;
 	bus_lock(q->v->bus);
 	t->interrupt(t->opaque, vector, 1);
 	bus_unlock(q->v->bus);

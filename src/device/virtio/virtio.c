@@ -128,6 +128,11 @@ static void begin_reset(struct virtio *v)
 	request(v, TODO_RESET, 0);
 }
 
+static uint64_t all_queues(const struct virtio *v)
+{
+	return UINT64_MAX >> (VIRTIO_MAX_QUEUES - v->nr_queues);
+}
+
 static void start(struct virtio *v)
 {
 	v->started = true;
@@ -136,7 +141,9 @@ static void start(struct virtio *v)
 		v->vq[i].running = v->vq[i].s.enabled;
 		pthread_mutex_unlock(&v->vq[i].lock);
 	}
-	request(v, TODO_START, v->nr_queues == 64 ? ~0ull : BIT(v->nr_queues) - 1);
+	if (v->transport.start)
+		v->transport.start(v->transport.opaque);
+	request(v, TODO_START, all_queues(v));
 }
 
 static bool features_fit(const struct virtio *v)
@@ -211,6 +218,7 @@ void virtio_returned(struct virtio *v, unsigned n)
 
 static void do_reset(struct virtio *v)
 {
+	v->serving = false;
 	if (v->ops->stop)
 		v->ops->stop(v->dev);
 	wait_for_chains(v);
@@ -249,6 +257,17 @@ static void finish_queue_resets(struct virtio *v)
 	bus_unlock(v->bus);
 }
 
+/* Queues whose doorbells the host's kernel may have passed on. A ring before the start needs no
+ * answer, for that looks at every queue; one that a reset has overtaken gets none. */
+static uint64_t take_rings(struct virtio *v)
+{
+	uint64_t rings = worker_take_rings(&v->worker);
+
+	if (rings)
+		v->transport.rung(v->transport.opaque, rings);
+	return rings && v->serving ? all_queues(v) : 0;
+}
+
 static void kick_queues(struct virtio *v, uint64_t kicked)
 {
 	for (; kicked && v->ops->kick; kicked &= kicked - 1)
@@ -275,11 +294,13 @@ static void work(void *opaque)
 		tell_broken(v);
 	if (todo & TODO_QUEUE_RESET)
 		finish_queue_resets(v);
+	if (todo & TODO_START)
+		v->serving = true;
 	if (todo & TODO_START && v->ops->start)
 		v->ops->start(v->dev);
 	if (todo & TODO_WORK && v->ops->work)
 		v->ops->work(v->dev);
-	kick_queues(v, kicked);
+	kick_queues(v, kicked | take_rings(v));
 }
 
 /* Construction. */

@@ -2,11 +2,13 @@
  * Virtio 1.2: what a device implements, and what it may use.
  *
  * A device fills a const struct virtio_ops, and asks virtio_pci.h for a card on the PCI bus. Its
- * work is done by a thread of its own, its worker: a doorbell only wakes that. The worker calls
- * start(), kick(), work() and stop(), one at a time, with no lock held. Chains are taken from a
- * queue (vq_pop()) and given back (vq_push()) there or on any other thread (a disk's, a network
- * backend's, the loop's), but never with bus.lock held or a lock that config_read() or
- * config_write() takes: vq_push() may raise an interrupt, which takes bus.lock.
+ * work is done by a thread of its own, its worker: a doorbell only wakes that. Where the engine
+ * can, the host's kernel does it, and then does not say which queue's doorbell it was: kick() is
+ * called for each, and finds nothing in most. The worker calls start(), kick(), work() and stop(),
+ * one at a time, with no lock held. Chains are taken from a queue (vq_pop()) and given back
+ * (vq_push()) there or on any other thread (a disk's, a network backend's, the loop's), but never
+ * with bus.lock held or a lock that config_read() or config_write() takes: vq_push() may raise an
+ * interrupt, which takes bus.lock.
  *
  * Reset, by the driver or with the machine: vq_pop() finds nothing any more, the worker calls
  * stop(), in which the device gives back chains that it keeps for later,
@@ -118,11 +120,19 @@ struct virtio_state {
 	uint8_t isr; /* bit 0: a queue, bit 1: the configuration */
 };
 
-/* What carries interrupts; called with bus.lock held. */
+/* What carries interrupts and doorbells; called with bus.lock held unless it says otherwise. */
 struct virtio_transport {
 	void (*interrupt)(void *opaque, uint16_t vector, uint8_t isr);
 	void (*clear)(void *opaque); /* the device was reset */
 	void *opaque;
+	/* With no lock held, a queue's interrupt where there is a shorter way; false: there is none
+	 * now. May be NULL. */
+	bool (*signal)(void *opaque, uint16_t vector);
+	/* The device has started: doorbells may ring its worker's bell (worker_bell()) from now
+	 * until clear(). May be NULL. */
+	void (*start)(void *opaque);
+	/* On the worker, with no lock held: so many did. */
+	void (*rung)(void *opaque, uint64_t n);
 };
 
 struct virtio {
@@ -139,6 +149,7 @@ struct virtio {
 	struct vq *vq;
 
 	struct worker worker;
+	bool serving;              /* the worker's: start() was called, and stop() not since */
 	pthread_mutex_t work_lock; /* what follows */
 	pthread_cond_t idle_cond;  /* a reset has ended, or a chain came back */
 	unsigned todo;

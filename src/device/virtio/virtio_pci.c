@@ -12,11 +12,11 @@
 #define PAGE_COMMON  0x0000
 #define PAGE_ISR     0x1000
 #define PAGE_DEVICE  0x2000
-#define PAGE_NOTIFY  0x3000
+#define PAGE_NOTIFY  VIRTIO_PCI_NOTIFY
 #define PAGE_TABLE   0x4000
 #define PAGE_PENDING 0x5000
 #define PAGE_LEN     0x1000
-#define NOTIFY_STEP  4 /* bytes between two queues' doorbells */
+#define NOTIFY_STEP  VIRTIO_PCI_NOTIFY_STEP
 
 /* 4.1.4 */
 #define CAP_VENDOR 0x09
@@ -358,9 +358,32 @@ static void raise_interrupt(void *opaque, uint16_t vector, uint8_t isr)
 	pci_set_intx(&card->f, true);
 }
 
-static void clear_interrupt(void *opaque)
+static bool signal_interrupt(void *opaque, uint16_t vector)
 {
-	pci_set_intx(&((struct virtio_pci *)opaque)->f, false);
+	return pci_signal_msix(&((struct virtio_pci *)opaque)->f, vector);
+}
+
+static void start_card(void *opaque)
+{
+	virtio_pci_update_bells(opaque);
+}
+
+static void clear_card(void *opaque)
+{
+	struct virtio_pci *card = opaque;
+
+	virtio_pci_update_bells(card);
+	pci_set_intx(&card->f, false);
+}
+
+static void count_rings(void *opaque, uint64_t n)
+{
+	((struct virtio_pci *)opaque)->f.host->shortcuts.doorbells += n;
+}
+
+static void place_card(void *dev)
+{
+	virtio_pci_update_bells(dev);
 }
 
 static void stop_card(void *dev)
@@ -389,6 +412,7 @@ static void free_card(void *dev)
 static const struct pci_ops card_ops = {
 	.config_read = config_read,
 	.config_written = config_written,
+	.placed = place_card,
 	.stop = stop_card,
 	.resume = resume_card,
 	.free = free_card,
@@ -453,7 +477,14 @@ static void make_function(struct virtio_pci *card, const struct virtio_ops *ops)
 int virtio_pci_init(struct virtio_pci *card, struct pci_host *host,
                     const struct virtio_config *config)
 {
-	struct virtio_transport transport = { raise_interrupt, clear_interrupt, card };
+	struct virtio_transport transport = {
+		.interrupt = raise_interrupt,
+		.clear = clear_card,
+		.opaque = card,
+		.signal = signal_interrupt,
+		.start = start_card,
+		.rung = count_rings,
+	};
 	int slot = pci_host_find_slot(host);
 	int rc;
 

@@ -27,21 +27,33 @@
 #define BT_JOURNAL     2048
 #define BT_POSTS       64
 #define BT_WORLD_MAX   64
+#define BT_SPILLS      6
 
-/* A hit: tag ^ address is the offset in the page. No page has the tag BT_TLB_EMPTY. */
+/*
+ * A hit: tag ^ address is the offset in the page. Code looks with any 64 bits, canonical or not; so
+ * an empty entry has the tag of a page whose entry is another one.
+ */
 struct bt_tlb_entry {
 	uint64_t tag;  /* linear address of the page */
 	uint64_t host; /* its host address */
 };
-#define BT_TLB_EMPTY 0x4000000000000000ull
+static inline uint64_t bt_tlb_empty(unsigned n)
+{
+	return n % BT_TLB_ENTRIES ? 0 : PAGE_SIZE;
+}
 
-/* Where an indirect jump goes. */
+/* Where an indirect jump goes; empty entries likewise. */
 struct bt_jc_entry {
 	uint64_t tag;  /* target ^ space */
 	uint64_t code; /* host address: the entry for flags in the slot */
 	uint64_t page; /* linear address of the target's page */
 	uint64_t unused;
 };
+
+static inline uint64_t bt_jc_empty(unsigned n)
+{
+	return n ? 0 : 8;
+}
 
 enum { BT_READ, BT_WRITE };
 /* A space of the jump cache for each MMU mode, with 64-bit and with 32-bit code. */
@@ -99,6 +111,15 @@ struct bt {
 	struct cpu *cpu;
 	struct bt_tlb_entry tlb[MMU_MODES][2][BT_TLB_ENTRIES];
 	struct bt_jc_entry jc[BT_JC_ENTRIES];
+	/* The stack's page in each mode, a copy of an entry for writes; empty whenever C is left:
+	 * with the tag of a page that no guest has, and a host address that traps (signal.c), for
+	 * there is nothing that a guest cannot have in RSP. */
+	struct bt_tlb_entry stack[MMU_MODES];
+	uint64_t saved;            /* a value that flags were made of, see flags.c */
+	uint64_t trap_page;        /* host address of a page that cannot be accessed */
+	uint64_t stack_va;         /* an address on its way there */
+	uint8_t *meta, *exec;      /* of the cache */
+	uint64_t spill[BT_SPILLS]; /* host addresses that a block has found, see access.c */
 
 	/* For C only. */
 	_Atomic uint32_t in_code; /* the thread is in translated code, or on its way to or from */
@@ -123,6 +144,7 @@ struct bt {
 	struct bt_xlat *xlat;
 	struct bt_world *world;
 	_Atomic uint64_t epoch; /* counts returns to C */
+	uint64_t revocations;   /* of the world, when code was entered at a block's start */
 	pthread_mutex_t post_lock;
 	_Atomic bool posted;
 	bool post_all;
@@ -150,5 +172,7 @@ typedef void (*bt_enter_fn)(struct bt *b);
 /* The jump cache's entry for a target: flow.c has the same in machine code. */
 static inline unsigned bt_jc_index(gva_t va)
 {
-	return ((uint32_t)va ^ (uint32_t)va >> 12) & (BT_JC_ENTRIES - 1);
+	uint32_t v = (uint32_t)va;
+
+	return ((v >> 9) + (v << 3)) >> 3 & (BT_JC_ENTRIES - 1);
 }

@@ -80,6 +80,8 @@ int cache_new(struct bt *b, size_t bytes)
 		c->meta = NULL;
 		return -ENOMEM;
 	}
+	b->meta = c->meta;
+	b->exec = c->exec;
 	rc = init_segments(c);
 	if (!rc)
 		stubs_make(b);
@@ -197,6 +199,15 @@ static bool takes_recipe(const struct bt_block *k, const struct bt_exit *x)
 	return x->recipe && k->takes_recipe && !(x->recipe & k->spoils);
 }
 
+static uint32_t entry_for(const struct bt_exit *x, const struct bt_block *to)
+{
+	bool slot = x->slot || takes_recipe(to, x);
+
+	if (x->loop && x->from == to)
+		return slot ? to->loop_slot : to->loop_host;
+	return slot ? to->entry_slot : to->entry_host;
+}
+
 void cache_link(struct bt *b, struct bt_exit *x, struct bt_block *to)
 {
 	struct bt_cache *c = b->cache;
@@ -215,7 +226,7 @@ void cache_link(struct bt *b, struct bt_exit *x, struct bt_block *to)
 		aim(c, x->miss, x->lookup);
 		patch32(c, x->guard, b->space_id);
 	}
-	aim(c, x->patch, x->slot || takes_recipe(to, x) ? to->entry_slot : to->entry_host);
+	aim(c, x->patch, entry_for(x, to));
 	b->stats.links++;
 }
 
@@ -268,7 +279,7 @@ static void forget_jumps(struct bt *b, struct bt_block *k)
 
 	for (unsigned n = first; k->jc && n <= last; n++)
 		if (b->jc[n].code == cache_address(b, k->entry_slot))
-			b->jc[n].tag = BT_TLB_EMPTY;
+			b->jc[n].tag = bt_jc_empty(n);
 }
 
 static void kill(struct bt *b, struct bt_block *k)

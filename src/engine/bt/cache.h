@@ -24,11 +24,22 @@ static inline unsigned bt_space(uint32_t key, unsigned mode)
 enum bt_flags { BT_FLAGS_HOST, BT_FLAGS_SLOT, BT_FLAGS_RECIPE };
 
 /* Flags that nobody saved, for they follow from registers: those of op a, b (or imm). */
-enum { RECIPE_NONE, RECIPE_CMP, RECIPE_TEST, RECIPE_SUB_DONE, RECIPE_ADD_DONE };
+enum {
+	RECIPE_NONE,
+	RECIPE_CMP,
+	RECIPE_TEST,
+	RECIPE_SUB_DONE, /* b from a, done: a is the result */
+	RECIPE_ADD_DONE,
+	RECIPE_SHL, /* of a, which is as before, by imm */
+	RECIPE_SHR,
+	RECIPE_SAR,
+};
+#define RECIPE_SAVED 16  /* in place of a register: bt.saved */
+#define RECIPE_IMM   255 /* for b: the immediate */
 struct bt_recipe {
-	uint8_t op; /* RECIPE_*: the last two are a SUB or ADD of an immediate from or to a, done */
+	uint8_t op;   /* RECIPE_* */
 	uint8_t size; /* bytes: 1, 2, 4, 8 */
-	uint8_t a, b; /* general registers; b: 255 for the immediate */
+	uint8_t a, b; /* general registers */
 	int32_t imm;
 };
 
@@ -40,9 +51,10 @@ struct bt_recipe {
 #define BT_SLOT_IMM    BIT(30)
 static inline bool bt_pack_recipe(const struct bt_recipe *r, uint32_t *slot)
 {
-	bool imm = r->b == 255;
+	bool imm = r->b == RECIPE_IMM;
 
-	if (r->op == RECIPE_NONE || (imm && (r->imm < -(1 << 20) || r->imm >= 1 << 20)))
+	if (r->op == RECIPE_NONE || r->a == RECIPE_SAVED || r->b == RECIPE_SAVED ||
+	    (imm && (r->imm < -(1 << 20) || r->imm >= 1 << 20)))
 		return false;
 	*slot = (uint32_t)BT_SLOT_RECIPE | r->op | (uint32_t)__builtin_ctz(r->size) << 3 |
 	        (uint32_t)r->a << 5;
@@ -58,7 +70,7 @@ static inline struct bt_recipe bt_unpack_recipe(uint32_t slot)
 		.op = slot & 7,
 		.size = (uint8_t)(1u << (slot >> 3 & 3)),
 		.a = slot >> 5 & 15,
-		.b = imm ? 255 : slot >> 9 & 15,
+		.b = imm ? RECIPE_IMM : slot >> 9 & 15,
 		.imm = imm ? (int32_t)(slot << 2) >> 11 : 0,
 	};
 }
@@ -81,6 +93,8 @@ struct bt_site {
 	bool write_tag : 1; /* the check is against the write tags */
 	bool write : 1;     /* the access at hand is a write */
 	bool group : 1;     /* others rely on the check */
+	bool stack : 1;     /* the check is against bt.stack */
+	bool single : 1;    /* those are in turns of a loop to come, or on other pages there */
 	uint8_t addr_reg;   /* R13 or R14: holds the address */
 	uint8_t light;      /* enum light */
 	uint16_t held; /* at resume: the registers that R13, R14 and R15 are copies of, 4 bits each;
@@ -104,6 +118,8 @@ struct bt_exit {
 	bool slot : 1;  /* flags are in the slot */
 	bool cross : 1; /* the target is on another page */
 	bool in_cross : 1;
+	bool loop : 1; /* back to the block's start, with the registers as at loop_slot, loop_host
+	                */
 	/* A mask: what the recipe in the slot is made of, which holds beside the host's flags; 0:
 	 * it is RFLAGS, or nothing. */
 	uint16_t recipe;
@@ -122,7 +138,8 @@ struct bt_block {
 	uint32_t key;
 	uint32_t hash;                               /* of its bytes */
 	uint32_t start, entry_slot, entry_host, end; /* offsets of code */
-	uint16_t bytes;                              /* of guest code */
+	uint32_t loop_slot, loop_host; /* entries for exits with `loop`; see translate.c */
+	uint16_t bytes;                /* of guest code */
 	uint16_t nr_sites, nr_exits, nr_windows, nr_insns;
 	bool dead, global;
 	uint16_t jc; /* 0: not in the jump cache; one more than where; BT_JC_MANY: at several places
@@ -171,6 +188,8 @@ struct bt_cache {
 	struct bt_exit *cross;           /* linked exits to other pages, without guard */
 	/* Stubs that blocks jump to. */
 	uint32_t stub_link, stub_indirect, stub_site, stub_fill[2], stub_light, stub_lookup;
+	uint32_t stub_stack[MMU_MODES][2];
+	uint32_t site_end; /* in the stubs from stub_fill up to here R15 is a site */
 	bt_enter_fn enter;
 };
 

@@ -160,6 +160,12 @@ static inline uint8_t *emit_jcc_later(struct emit *e, unsigned cc)
 	emit32(e, 0);
 	return e->p - 4;
 }
+static inline uint8_t *emit_jmp_later(struct emit *e)
+{
+	emit8(e, 0xe9);
+	emit32(e, 0);
+	return e->p - 4;
+}
 static inline void emit_here(struct emit *e, uint8_t *place)
 {
 	uint32_t rel = (uint32_t)(e->p - (place + 4));

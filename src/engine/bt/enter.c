@@ -6,6 +6,7 @@
 
 #include "cpu/flags.h"
 #include "engine/bt/cache.h"
+#include "engine/bt/tlb.h"
 
 #define FPU_HEADER   512 /* of the XSAVE area: XSTATE_BV and what has to be zero */
 #define FPU_FIP      8
@@ -105,6 +106,7 @@ static void load_state(struct bt *b)
 	b->seg_base[1] = c->seg[SEG_GS].base;
 	b->host_flags = b->slot = flags_get_arith(c) | RFLAGS_1 | RFLAGS_IF;
 	b->fill_site = 0;
+	bt_tlb_drop_stack(b);
 }
 
 static void store_state(struct bt *b)

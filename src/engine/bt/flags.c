@@ -74,67 +74,115 @@ static void test_ri(struct emit *e, unsigned size, unsigned rm, int32_t imm)
 		emit32(e, (uint32_t)imm);
 }
 
+static size_t place_of(unsigned reg)
+{
+	return reg == RECIPE_SAVED ? GS(saved) : GS(gpr) + 8 * (size_t)reg;
+}
+
 /* A register of a recipe in one that the host can name; R15 serves one of them. */
 static unsigned recipe_operand(struct bt_xlat *x, unsigned reg)
 {
-	return rewrite_read(x, (int)reg, R15);
+	if (reg != RECIPE_SAVED)
+		return rewrite_read(x, (int)reg, R15);
+	hold_forget(x, R15);
+	emit_load_gs(&x->e, R15, GS(saved));
+	return R15;
 }
 
-/* cmp or test of two registers that both live in struct bt, unless R13 or R14 has a copy. */
-static unsigned second_operand(struct bt_xlat *x, unsigned reg, unsigned first)
+/* Where the second register is while R15 holds the first: a host register, or NO_HOST: memory. */
+static unsigned beside_r15(const struct bt_xlat *x, unsigned reg)
 {
-	int copy = hold_find(x, (int)reg);
+	int copy = reg == RECIPE_SAVED ? NO_REG : hold_find(x, (int)reg);
 
-	if (bt_host_reg[reg] != NO_HOST || copy == R13 || copy == R14 || first != R15)
-		return recipe_operand(x, reg);
-	return NO_HOST;
+	if (reg != RECIPE_SAVED && bt_host_reg[reg] != NO_HOST)
+		return bt_host_reg[reg];
+	return copy == R13 || copy == R14 ? (unsigned)copy : NO_HOST;
+}
+
+/* op r15, second register. Opcodes are as for op rm, reg of 32 bits; TEST knows no order. */
+static void alu_r15(struct bt_xlat *x, const struct bt_recipe *r, uint8_t opcode)
+{
+	unsigned b = beside_r15(x, r->b);
+	struct emit *e = &x->e;
+
+	if (b != NO_HOST) {
+		alu_rr(e, r->size, opcode, R15, b);
+		return;
+	}
+	emit8(e, 0x65);
+	if (r->size == 2)
+		emit8(e, 0x66);
+	EMIT(e, r->size == 8 ? 0x4c : 0x44, (opcode == 0x85 ? 0x85 : opcode + 2) - (r->size == 1),
+	     0x3c, 0x25);
+	emit32(e, (uint32_t)place_of(r->b));
 }
 
 static void emit_pair(struct bt_xlat *x, const struct bt_recipe *r, uint8_t opcode)
 {
-	unsigned a = recipe_operand(x, r->a), b = r->b == r->a ? a : second_operand(x, r->b, a);
-	struct emit *e = &x->e;
+	unsigned a = recipe_operand(x, r->a);
 
-	if (b != NO_HOST) {
-		alu_rr(e, r->size, opcode, a, b);
-		return;
-	}
-	emit8(e,
-	      0x65); /* op r15, gs:[b]: the operands' order is CMP's, and TEST's is all the same */
-	if (r->size == 2)
-		emit8(e, 0x66);
-	EMIT(e, r->size == 8 ? 0x4c : 0x44, (opcode == 0x39 ? 0x3b : opcode) - (r->size == 1), 0x3c,
-	     0x25);
-	emit32(e, (uint32_t)(GS(gpr) + 8 * (size_t)r->b));
+	if (a == R15 && r->b != r->a)
+		alu_r15(x, r, opcode);
+	else
+		alu_rr(&x->e, r->size, opcode, a, r->b == r->a ? a : recipe_operand(x, r->b));
+}
+
+/* What was subtracted or added is undone in R15, and done again. */
+static void emit_done_pair(struct bt_xlat *x, const struct bt_recipe *r)
+{
+	unsigned a = recipe_operand(x, r->a);
+
+	if (a != R15)
+		emit_mov_rr(&x->e, R15, a);
+	hold_forget(x, R15);
+	alu_r15(x, r, r->op == RECIPE_ADD_DONE ? 0x29 : 0x01);
+	alu_r15(x, r, r->op == RECIPE_ADD_DONE ? 0x01 : 0x39);
+}
+
+static void emit_done(struct bt_xlat *x, const struct bt_recipe *r)
+{
+	bool add = r->op == RECIPE_ADD_DONE;
+	unsigned a = recipe_operand(x, r->a);
+
+	hold_forget(x, R15);
+	emit_lea(&x->e, r->size == 8, R15, a, add ? -r->imm : r->imm);
+	alu_ri(&x->e, r->size, add ? 0 : 7, R15, r->imm);
+}
+
+static void emit_shift(struct bt_xlat *x, const struct bt_recipe *r)
+{
+	unsigned n = r->op == RECIPE_SHL ? 4 : r->op == RECIPE_SHR ? 5 : 7;
+
+	recipe_operand(x, RECIPE_SAVED);
+	EMIT(&x->e, r->size == 8 ? 0x49 : 0x41, 0xc1, 0xc7 | n << 3, (uint8_t)r->imm);
 }
 
 void flags_emit_recipe(struct bt_xlat *x, const struct bt_recipe *r)
 {
-	struct emit *e = &x->e;
-	unsigned a;
+	bool imm = r->b == RECIPE_IMM;
 
-	if (r->b != 255) {
-		emit_pair(x, r, r->op == RECIPE_CMP ? 0x39 : 0x85);
-		return;
-	}
-	a = recipe_operand(x, r->a);
 	switch (r->op) {
 	case RECIPE_CMP:
-		alu_ri(e, r->size, 7, a, r->imm);
+		if (imm)
+			alu_ri(&x->e, r->size, 7, recipe_operand(x, r->a), r->imm);
+		else
+			emit_pair(x, r, 0x39);
 		break;
 	case RECIPE_TEST:
-		test_ri(e, r->size, a, r->imm);
+		if (imm)
+			test_ri(&x->e, r->size, recipe_operand(x, r->a), r->imm);
+		else
+			emit_pair(x, r, 0x85);
 		break;
 	case RECIPE_SUB_DONE:
-		hold_forget(x, R15);
-		emit_lea(e, r->size == 8, R15, a, r->imm);
-		alu_ri(e, r->size, 7, R15, r->imm);
-		break;
 	case RECIPE_ADD_DONE:
-		hold_forget(x, R15);
-		emit_lea(e, r->size == 8, R15, a, -r->imm);
-		alu_ri(e, r->size, 0, R15, r->imm);
+		if (imm)
+			emit_done(x, r);
+		else
+			emit_done_pair(x, r);
 		break;
+	default:
+		emit_shift(x, r);
 	}
 }
 
@@ -200,7 +248,7 @@ static struct bt_recipe recipe_of(const struct guest_insn *g)
 		return none;
 	r.a = (uint8_t)a;
 	if (g->op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-		r.b = 255;
+		r.b = RECIPE_IMM;
 		if (g->op[1].imm.value.s != (int32_t)g->op[1].imm.value.s)
 			r.imm = (int32_t)g->op[1].imm.value.u;
 		else
@@ -226,7 +274,7 @@ static struct bt_recipe recipe_of(const struct guest_insn *g)
 		return r;
 	case ZYDIS_MNEMONIC_ADD:
 	case ZYDIS_MNEMONIC_SUB:
-		if (r.b != 255 || r.size < 4 || r.imm == INT32_MIN)
+		if (r.size < 4 || (r.b == RECIPE_IMM ? r.imm == INT32_MIN : r.a == r.b))
 			return none;
 		r.op = g->z.mnemonic == ZYDIS_MNEMONIC_ADD ? RECIPE_ADD_DONE : RECIPE_SUB_DONE;
 		return r;
@@ -237,7 +285,7 @@ static struct bt_recipe recipe_of(const struct guest_insn *g)
 
 static bool uses(const struct bt_recipe *r, uint32_t writes)
 {
-	return writes >> r->a & 1 || (r->b != 255 && writes >> r->b & 1);
+	return writes >> r->a & 1 || (r->b != RECIPE_IMM && writes >> r->b & 1);
 }
 
 /* Translated without a look at the flags of before. */
@@ -272,14 +320,101 @@ static bool unseen(const struct bt_xlat *x)
 	return false;
 }
 
+/* Will flags be set anew in this block before they are wanted as such? If they are in the host's,
+ * and nothing comes that may fault before, there is nothing to do. */
+static bool is_worth_saving(const struct bt_xlat *x)
+{
+	bool seen = x->flags == BT_FLAGS_RECIPE;
+
+	for (unsigned n = x->at; n < x->nr; n++) {
+		const struct guest_insn *g = &x->insn[n];
+
+		if (!ignores_flags(g))
+			return false;
+		seen = seen || (xlat_has_site(g) && !xlat_needs_no_check(x, n));
+		if (g->flags.writes_all)
+			return seen;
+	}
+	return false;
+}
+
+/* Only one register of the recipe changes: its value is saved in its place. */
+static bool save_operand(struct bt_xlat *x, uint32_t writes)
+{
+	struct bt_recipe *r = &x->recipe;
+	bool a = writes >> r->a & 1, b = r->b != RECIPE_IMM && writes >> r->b & 1;
+	unsigned reg = a ? r->a : r->b;
+
+	if ((a && b && r->a != r->b) || r->a == RECIPE_SAVED || r->b == RECIPE_SAVED)
+		return false;
+	emit_store_gs(&x->e, rewrite_read(x, (int)reg, R15), GS(saved));
+	if (a)
+		r->a = RECIPE_SAVED;
+	if (b)
+		r->b = RECIPE_SAVED;
+	x->packed = false;
+	return true;
+}
+
+/*
+ * A shift by a constant loses what its flags were made of. If an access that may fault comes before
+ * they are set anew, and nobody reads them until then, its operand is saved.
+ */
+static bool is_at_risk(const struct bt_xlat *x)
+{
+	for (unsigned n = x->at + 1; n < x->nr; n++) {
+		const struct guest_insn *g = &x->insn[n];
+
+		if (!ignores_flags(g))
+			return false;
+		if (xlat_has_site(g) && !xlat_needs_no_check(x, n))
+			return true;
+		if (g->flags.writes)
+			return false;
+	}
+	return false;
+}
+
+static unsigned shift_op(ZydisMnemonic m)
+{
+	return m == ZYDIS_MNEMONIC_SHL   ? RECIPE_SHL
+	       : m == ZYDIS_MNEMONIC_SHR ? RECIPE_SHR
+	       : m == ZYDIS_MNEMONIC_SAR ? RECIPE_SAR
+	                                 : RECIPE_NONE;
+}
+
+static void save_shifted(struct bt_xlat *x, const struct guest_insn *g)
+{
+	unsigned size = g->z.operand_width / 8, op = shift_op(g->z.mnemonic), by;
+	int reg;
+
+	x->shift.op = RECIPE_NONE;
+	if (op == RECIPE_NONE || g->class != ISA_PLAIN || g->mem.present || size < 4 ||
+	    g->op[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !is_at_risk(x))
+		return;
+	by = g->op[1].imm.value.u & (size == 8 ? 63 : 31);
+	reg = recipe_register(&g->op[0]);
+	if (!by || reg < 0)
+		return;
+	emit_store_gs(&x->e, rewrite_read(x, reg, R15), GS(saved));
+	x->shift = (struct bt_recipe){ .op = (uint8_t)op,
+		                       .size = (uint8_t)size,
+		                       .a = RECIPE_SAVED,
+		                       .b = RECIPE_IMM,
+		                       .imm = (int32_t)by };
+}
+
 void flags_keep(struct bt_xlat *x, const struct guest_insn *g)
 {
+	save_shifted(x, g);
 	x->unseen = false;
 	if (x->recipe.op == RECIPE_NONE || g->flags.writes || !uses(&x->recipe, g->writes))
 		return;
 	x->unseen = ignores_flags(g) && unseen(x);
 	if (x->unseen)
 		return; /* good until the register changes */
+	if (is_worth_saving(x) && save_operand(x, g->writes))
+		return;
 	if (x->flags == BT_FLAGS_RECIPE)
 		flags_host(x);
 	x->recipe.op = RECIPE_NONE;
@@ -288,7 +423,7 @@ void flags_keep(struct bt_xlat *x, const struct guest_insn *g)
 
 static uint16_t made_of(const struct bt_recipe *r)
 {
-	return (uint16_t)(BIT(r->a) | (r->b == 255 ? 0 : BIT(r->b)));
+	return (uint16_t)(BIT(r->a) | (r->b == RECIPE_IMM ? 0 : BIT(r->b)));
 }
 
 static bool pack(struct bt_xlat *x, const struct bt_recipe *r)
@@ -349,6 +484,6 @@ void flags_done(struct bt_xlat *x, const struct guest_insn *g)
 	if (!g->flags.writes || g->class == ISA_POPF) /* which leaves them in the slot */
 		return;
 	x->flags = BT_FLAGS_HOST;
-	x->recipe = recipe_of(g);
+	x->recipe = x->shift.op == RECIPE_NONE ? recipe_of(g) : x->shift;
 	x->packed = x->announced;
 }

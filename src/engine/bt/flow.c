@@ -9,6 +9,7 @@
  *  - for user code behind a compare of the address space's id.
  * Both move bt.pc, the linear address of the page in execution.
  */
+#include <assert.h>
 #include "engine/bt/stubs.h"
 #include "engine/bt/xlat.h"
 
@@ -26,6 +27,7 @@ static unsigned new_exit(struct bt_xlat *x, int64_t target, bool slot, bool cros
 {
 	unsigned n = x->nr_exits++;
 
+	assert(n < XLAT_EXITS);
 	x->exit[n] = (struct bt_exit){
 		.off = target & (PAGE_SIZE - 1),
 		.key = exit_key(x, target),
@@ -80,6 +82,13 @@ static struct bt_site *jump_site(struct bt_xlat *x, const struct guest_insn *g)
 	return s;
 }
 
+/* op reg, gs:[r15 * 4 + member of an entry] */
+static void entry_word(struct emit *e, uint8_t opcode, unsigned reg, size_t member)
+{
+	EMIT(e, 0x65, 0x4a | (reg & 8) >> 1, opcode, 0x04 | (reg & 7) << 3, 0xbd);
+	emit32(e, (uint32_t)(GS(jc) + member));
+}
+
 /* Jump cache: from the address in R14, flags in the slot. Uses R13 and R15. */
 static void emit_lookup(struct bt_xlat *x, const struct bt_site *s)
 {
@@ -87,23 +96,25 @@ static void emit_lookup(struct bt_xlat *x, const struct bt_site *s)
 	struct bt_window *w = &x->window[x->nr_windows++];
 	uint8_t *miss;
 
-	_Static_assert(sizeof(struct bt_jc_entry) == 32, "shifted by 5");
+	assert(x->nr_windows <= XLAT_EXITS);
+	_Static_assert(sizeof(struct bt_jc_entry) == 32, "8, times the scale of 4");
 	w->start = emit_offset(e);
-	EMIT(e, 0x45, 0x89, 0xf7);       /* mov r15d, r14d: bt_jc_entry() in machine code */
-	EMIT(e, 0x41, 0xc1, 0xef, 0x0c); /* shr r15d, 12 */
-	EMIT(e, 0x45, 0x31, 0xf7);       /* xor r15d, r14d */
-	EMIT(e, 0x41, 0x81, 0xe7);       /* and r15d, */
-	emit32(e, BT_JC_ENTRIES - 1);
-	EMIT(e, 0x41, 0xc1, 0xe7, 0x05); /* shl r15d, 5 */
+	/* bt_jc_index() in machine code */
+	if (x->bmi2)
+		EMIT(e, 0xc4, 0x43, 0x7b, 0xf0, 0xfe, 9); /* rorx r15d, r14d, 9 */
+	else
+		EMIT(e, 0x45, 0x89, 0xf7, 0x41, 0xc1, 0xef, 9); /* mov r15d, r14d; shr r15d, 9 */
+	EMIT(e, 0x47, 0x8d, 0x3c, 0xf7);                        /* lea r15d, [r15 + r14 * 8] */
+	EMIT(e, 0x41, 0x81, 0xe7);                              /* and r15d, */
+	emit32(e, (BT_JC_ENTRIES - 1) << 3);
 	emit_mov_rr(e, R13, R14);
 	emit_gs(e, true, 0x33, R13,
-	        GS(space) + 8 * (size_t)bt_space(x->key, x->mode)); /* xor r13, gs:[space] */
-	emit_gs_indexed(e, 0x3b, R13, R15, GS(jc) + offsetof(struct bt_jc_entry, tag));
+	        GS(space) + 8 * (size_t)bt_space(x->key, x->mode));  /* xor r13, gs:[space] */
+	entry_word(e, 0x3b, R13, offsetof(struct bt_jc_entry, tag)); /* cmp */
 	miss = emit_jcc_later(e, 5);
-	emit_gs_indexed(e, 0x8b, R13, R15, GS(jc) + offsetof(struct bt_jc_entry, page));
+	entry_word(e, 0x8b, R13, offsetof(struct bt_jc_entry, page)); /* mov */
 	emit_store_gs(e, R13, GS(pc));
-	EMIT(e, 0x65, 0x41, 0xff, 0xa7); /* jmp gs:[r15 + code] */
-	emit32(e, (uint32_t)(GS(jc) + offsetof(struct bt_jc_entry, code)));
+	entry_word(e, 0xff, 4, offsetof(struct bt_jc_entry, code)); /* jmp */
 	w->end = emit_offset(e);
 	emit_here(e, miss);
 	emit_mov_imm32(e, R15, cache_meta_offset(x->b, s));
@@ -155,6 +166,7 @@ static void cross(struct bt_xlat *x, int64_t target)
 
 void flow_exit_span(struct bt_xlat *x, int64_t target)
 {
+	insn_settle_rsp(x);
 	flags_slot(x);
 	cross(x, target);
 }
@@ -174,6 +186,7 @@ void flow_exit(struct bt_xlat *x, int64_t target, int cc)
 {
 	struct pending *p;
 
+	insn_settle_rsp(x);
 	if (xlat_same_page(target)) {
 		exit_here(x, target, cc);
 		return;
@@ -184,6 +197,7 @@ void flow_exit(struct bt_xlat *x, int64_t target, int cc)
 		return;
 	}
 	p = xlat_pending(x, PENDING_CROSS, jump_later(&x->e, cc));
+	x->nr_crosses++;
 	p->flags = x->flags;
 	p->recipe = x->recipe;
 	p->target = target;
@@ -192,11 +206,13 @@ void flow_exit(struct bt_xlat *x, int64_t target, int cc)
 
 static void finish_access(struct bt_xlat *x, const struct pending *p)
 {
+	const struct bt_cache *c = x->b->cache;
 	uint8_t mode = x->mode;
 
 	access_address(x, &p->operand, p->address);
 	emit_mov_imm32(&x->e, R15, cache_meta_offset(x->b, p->site));
-	emit_jmp(&x->e, x->b->cache->stub_fill[p->address == R13]);
+	emit_jmp(&x->e, p->site->stack ? c->stub_stack[p->site->mode][p->address == R13]
+	                               : c->stub_fill[p->address == R13]);
 	x->mode = mode;
 }
 

@@ -87,7 +87,7 @@ static unsigned worth(const struct bt_xlat *x, unsigned host)
 {
 	int n = slot_of(host);
 
-	if (host != R15 && access_is_live(x, host))
+	if (host != R15 && place_is_live(x, host))
 		return 2;
 	return x->held[n] >= 0 && hold_is_wanted(x, x->held[n]);
 }

@@ -28,7 +28,7 @@ static void other(struct bt_xlat *x, const struct guest_insn *g)
 
 	emit_mov_imm32(&x->e, R15, cache_meta_offset(x->b, s));
 	emit_jmp(&x->e, x->b->cache->stub_site);
-	access_forget(x);
+	place_forget(x);
 	x->flags = BT_FLAGS_HOST;
 	x->recipe.op = RECIPE_NONE;
 }
@@ -43,7 +43,7 @@ static struct bt_site *light(struct bt_xlat *x, const struct guest_insn *g, enum
 	s->light = (uint8_t)kind;
 	emit_mov_imm32(&x->e, R15, cache_meta_offset(x->b, s));
 	emit_jmp(&x->e, x->b->cache->stub_light);
-	access_forget(x);
+	place_forget(x);
 	x->recipe.op = RECIPE_NONE;
 	return s;
 }
@@ -112,7 +112,7 @@ static void bit(struct bt_xlat *x, const struct guest_insn *g)
 	struct reach r;
 
 	flags_free(x);
-	access_forget(x);
+	place_forget(x);
 	access_address(x, &g->mem, R14);
 	emit_mov_rr(e, R15, rewrite_read(x, reg, R15));
 	if (size == 4 && code64)
@@ -223,7 +223,7 @@ static void fldcw(struct bt_xlat *x, const struct guest_insn *g)
 	emit32(e, GS(x87_control));
 }
 
-static bool may_trap(const struct guest_insn *g)
+bool insn_may_trap(const struct guest_insn *g)
 {
 	if (g->class == ISA_DIVIDE || g->z.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)
 		return true;
@@ -261,7 +261,7 @@ static void plain(struct bt_xlat *x, const struct guest_insn *g)
 		;
 	else if (g->flags.reads || (g->flags.writes && !g->flags.writes_all))
 		flags_host(x);
-	if (may_trap(g))
+	if (insn_may_trap(g))
 		trap = xlat_site(x, g, SITE_INSN);
 	rewrite_insn(x, g, g->mem.present ? &r : NULL);
 	if (trap)
@@ -274,7 +274,7 @@ static void lea_word(struct bt_xlat *x, const struct operand *o, int reg)
 	struct emit *e = &x->e;
 	unsigned to = bt_host_reg[reg] == NO_HOST ? R15 : bt_host_reg[reg];
 
-	access_forget_host(x, R14);
+	place_forget_host(x, R14);
 	access_address(x, o, R14);
 	hold_forget(x, R15);
 	if (to == R15)
@@ -302,9 +302,9 @@ static void lea(struct bt_xlat *x, const struct guest_insn *g)
 		if (to == R15 && o.index != NO_REG) /* which is where that may have to go */
 			to = hold_pick(x, 1u << R15, true);
 		if (hold_find(x, o.base) != (int)to && hold_find(x, o.index) != (int)to)
-			access_forget_host(x, to);
+			place_forget_host(x, to);
 		access_address(x, &o, to);
-		access_forget_host(x, to);
+		place_forget_host(x, to);
 		emit_store_gs(&x->e, to, GS(gpr) + 8 * (size_t)reg);
 		hold_set(x, to, reg);
 		return;
@@ -314,9 +314,9 @@ static void lea(struct bt_xlat *x, const struct guest_insn *g)
 		unsigned temp = hold_pick(x, 1u << R15, false);
 
 		if (hold_find(x, o.base) != (int)temp && hold_find(x, o.index) != (int)temp)
-			access_forget_host(x, temp);
+			place_forget_host(x, temp);
 		access_address(x, &o, temp);
-		access_forget_host(x, temp);
+		place_forget_host(x, temp);
 		emit_mov_rr(&x->e, to, temp);
 		return;
 	}
@@ -325,7 +325,43 @@ static void lea(struct bt_xlat *x, const struct guest_insn *g)
 
 static void move_rsp(struct bt_xlat *x, int32_t by)
 {
-	emit_lea(&x->e, !(x->key & BT_KEY_32), R12, R12, by);
+	x->rsp_late += by;
+}
+
+void insn_settle_rsp(struct bt_xlat *x)
+{
+	if (x->rsp_late)
+		emit_lea(&x->e, !(x->key & BT_KEY_32), R12, R12, x->rsp_late);
+	x->rsp_late = 0;
+}
+
+static bool names_rsp(const struct guest_insn *g)
+{
+	const ZydisDecodedOperand *op = &g->op[0];
+
+	if (g->mem.present)
+		return g->mem.base == R_RSP || g->mem.index == R_RSP;
+	return g->z.operand_count_visible && op->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	       scan_gpr(op->reg.value) == R_RSP;
+}
+
+bool insn_minds_rsp(const struct guest_insn *g)
+{
+	switch (g->class) {
+	case ISA_PUSH:
+	case ISA_POP:
+	case ISA_RET:
+	case ISA_CALL:
+		return names_rsp(g);
+	case ISA_PLAIN:
+	case ISA_DIVIDE:
+	case ISA_VECTOR:
+	case ISA_LEA:
+	case ISA_NOTHING:
+		return (g->reads | g->writes) >> R_RSP & 1;
+	default:
+		return true;
+	}
 }
 
 static void push(struct bt_xlat *x, const struct guest_insn *g)
@@ -378,7 +414,7 @@ static void pushf(struct bt_xlat *x, const struct guest_insn *g)
 	unsigned temp = to.base == R14 ? R13 : R14;
 
 	flags_slot(x);
-	access_forget_host(x, temp);
+	place_forget_host(x, temp);
 	EMIT(e, 0x44, 0x8b, 0x7c, 0x24, 0xf8); /* mov r15d, [rsp - 8] */
 	EMIT(e, 0x41, 0x81, 0xe7);             /* and r15d, */
 	emit32(e, ISA_FLAGS);
@@ -424,7 +460,7 @@ static void smap(struct bt_xlat *x, bool ac)
 	alter_cpu(x, ac ? 1 : 4, offsetof(struct cpu, rflags),
 	          ac ? (uint32_t)RFLAGS_AC : (uint32_t)~RFLAGS_AC);
 	x->mode = ac ? MMU_KERNEL_AC : MMU_KERNEL;
-	access_forget(x);
+	place_forget(x);
 }
 
 static void swapgs(struct bt_xlat *x)
@@ -432,7 +468,7 @@ static void swapgs(struct bt_xlat *x)
 	struct emit *e = &x->e;
 	const uint32_t off = offsetof(struct cpu, msr.kernel_gs_base);
 
-	access_forget(x);
+	place_forget(x);
 	emit_load_gs(e, R15, GS(cpu));
 	emit_load_gs(e, R14, GS(seg_base[1]));
 	EMIT(e, 0x4d, 0x8b, 0xaf); /* mov r13, [r15 + off] */
@@ -448,7 +484,7 @@ static bool load_target(struct bt_xlat *x, const struct guest_insn *g)
 	unsigned size = x->key & BT_KEY_32 ? 4 : 8;
 	struct emit *e = &x->e;
 
-	if (g->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+	if (xlat_is_direct(g))
 		return false;
 	if (g->mem.present) {
 		struct reach r = access_reach(x, &g->mem, 1u << R13);
@@ -462,7 +498,7 @@ static bool load_target(struct bt_xlat *x, const struct guest_insn *g)
 		else
 			EMIT(e, 0x41 | (reg & 8) >> 1, 0x89, 0xc6 | (reg & 7) << 3);
 	}
-	access_forget_host(x, R14);
+	place_forget_host(x, R14);
 	return true;
 }
 
@@ -499,6 +535,7 @@ static void ret(struct bt_xlat *x, const struct guest_insn *g)
 	struct reach from = access_reach(x, &g->stack, 0);
 	int32_t extra = g->z.operand_count_visible ? (int32_t)g->op[0].imm.value.u : 0;
 
+	place_forget_host(x, R14); /* of a copy, flags might be made yet */
 	load_reg(&x->e, g->stack.size, R14, &from);
 	move_rsp(x, g->stack_step + extra);
 	flags_slot(x);

@@ -199,7 +199,7 @@ static unsigned free_temp(struct bt_xlat *x, uint32_t *busy, bool keeps)
 	unsigned host = hold_pick(x, *busy, keeps);
 
 	*busy |= 1u << host;
-	access_forget_host(x, host);
+	place_forget_host(x, host);
 	return host;
 }
 

@@ -44,7 +44,7 @@ static uint16_t new_space(struct bt *b)
 {
 	if (b->next_space >= SPACE_LAST) {
 		for (unsigned n = 0; n < BT_JC_ENTRIES; n++)
-			b->jc[n].tag = BT_TLB_EMPTY;
+			b->jc[n].tag = bt_jc_empty(n);
 		memset(b->asid_space, 0, sizeof(b->asid_space));
 		b->next_space = 0;
 		cache_flush(b); /* links across pages hold ids */
@@ -200,14 +200,52 @@ static struct bt_block *find_block(struct bt *b, uint32_t key)
 
 /* ---- flags and RIP after translated code ---- */
 
-static void recipe_flags(struct cpu *c, const struct bt_recipe *r)
+static uint64_t recipe_operand(const struct bt *b, const struct bt_recipe *r, unsigned reg)
 {
+	if (reg == RECIPE_IMM)
+		return (uint64_t)(int64_t)r->imm;
+	return reg == RECIPE_SAVED ? b->saved : b->cpu->gpr[reg];
+}
+
+/* The host's instruction knows what it makes of the flags that the manuals leave undefined. */
+static void shift_flags(struct cpu *c, const struct bt_recipe *r, uint64_t v)
+{
+	uint64_t flags, by = (uint32_t)r->imm;
+
+	/* Beyond the red zone, which the stack of this function may be in. */
+#define SHIFT(op, v)                                                                       \
+	asm(op " %%cl, %1; lea -128(%%rsp), %%rsp; pushfq; popq %0; lea 128(%%rsp), %%rsp" \
+	    : "=r"(flags), "+r"(v)                                                         \
+	    : "c"(by)                                                                      \
+	    : "cc", "memory")
+	if (r->size == 4) {
+		uint32_t low = (uint32_t)v;
+
+		if (r->op == RECIPE_SHL)
+			SHIFT("shll", low);
+		else if (r->op == RECIPE_SHR)
+			SHIFT("shrl", low);
+		else
+			SHIFT("sarl", low);
+	} else if (r->op == RECIPE_SHL) {
+		SHIFT("shlq", v);
+	} else if (r->op == RECIPE_SHR) {
+		SHIFT("shrq", v);
+	} else {
+		SHIFT("sarq", v);
+	}
+#undef SHIFT
+	flags_set_arith(c, flags);
+}
+
+static void recipe_flags(struct bt *b, const struct bt_recipe *r)
+{
+	struct cpu *c = b->cpu;
 	unsigned bits = 8 * r->size;
-	uint64_t a = sext(c->gpr[r->a], r->size);
-	uint64_t v = r->b == 255 ? (uint64_t)(int64_t)r->imm : c->gpr[r->b];
+	uint64_t a = sext(recipe_operand(b, r, r->a), r->size);
+	uint64_t v = sext(recipe_operand(b, r, r->b), r->size);
 	uint64_t res;
 
-	v = sext(v, r->size);
 	switch (r->op) {
 	case RECIPE_TEST:
 		flags_set_logic(c, a & v);
@@ -220,6 +258,11 @@ static void recipe_flags(struct cpu *c, const struct bt_recipe *r)
 	case RECIPE_SUB_DONE:
 		a = sext(a + v, r->size);
 		break;
+	case RECIPE_SHL:
+	case RECIPE_SHR:
+	case RECIPE_SAR:
+		shift_flags(c, r, a);
+		return;
 	}
 	res = sext(a - v, r->size);
 	flags_set_carries(c, bits, res, carries_sub(a, v, res));
@@ -231,9 +274,9 @@ static void take_flags(struct bt *b, unsigned where, const struct bt_recipe *r)
 
 	if (where == BT_FLAGS_SLOT && b->slot & BT_SLOT_RECIPE) {
 		packed = bt_unpack_recipe((uint32_t)b->slot);
-		recipe_flags(b->cpu, &packed);
+		recipe_flags(b, &packed);
 	} else if (where == BT_FLAGS_RECIPE)
-		recipe_flags(b->cpu, r);
+		recipe_flags(b, r);
 	else
 		flags_set_arith(b->cpu, where == BT_FLAGS_SLOT ? b->slot : b->host_flags);
 }
@@ -332,7 +375,8 @@ static bool can_resume(struct bt *b, const struct bt_site *s, uint64_t next)
 {
 	uint32_t key;
 
-	if (!s->resume || b->cpu->rip != next || s->block->dead || !may_go_on(b))
+	if (!s->resume || b->cpu->rip != next || s->block->dead || !may_go_on(b) ||
+	    b->revocations != world_revocations(b))
 		return false;
 	return key_of(b->cpu, &key) &&
 	       key == ((s->block->key & ~(BT_KEY_MMU | BT_KEY_KIND)) | s->mode);
@@ -389,7 +433,16 @@ static uint64_t interpret_site(struct bt *b, const struct bt_site *s)
 
 static uint64_t entry(struct bt *b, const struct bt_block *k)
 {
+	b->revocations = world_revocations(b);
 	return k ? cache_address(b, k->entry_slot) : 0;
+}
+
+/* By an access on two pages nothing can be said about the other turns of its loop. */
+static bool on_two_pages(const struct bt *b, const struct bt_site *s)
+{
+	gva_t va = s->addr_reg == 14 ? b->r14 : b->r13;
+
+	return (va & ~PAGE_MASK) + s->span > PAGE_SIZE;
 }
 
 static uint64_t follow_site(struct bt *b)
@@ -401,9 +454,11 @@ static uint64_t follow_site(struct bt *b)
 	take_flags(b, s->flags, &s->recipe);
 	if (!may_go_on(b))
 		return 0;
-	if (s->kind == SITE_VECTOR && enter_for(b, s->block))
+	if (s->kind == SITE_VECTOR && b->revocations == world_revocations(b) &&
+	    enter_for(b, s->block))
 		return cache_address(b, s->retry);
-	if (s->kind == SITE_ACCESS && s->group && key_of(b->cpu, &key)) {
+	if (s->kind == SITE_ACCESS && s->group && !(s->single && on_two_pages(b, s)) &&
+	    key_of(b->cpu, &key)) {
 		b->stats.unmerged++;
 		if (b->check) {
 			check_split(b);
@@ -509,6 +564,7 @@ static void bt_destroy(struct cpu *c)
 		translate_free(b);
 		cache_free(b);
 		pthread_mutex_destroy(&b->post_lock);
+		munmap((void *)b->trap_page, PAGE_SIZE);
 		munmap(b, sizeof(*b));
 		c->bt = NULL;
 	}
@@ -532,6 +588,7 @@ bool engine_bt_runs_here(void)
 
 static int bt_create(struct cpu *c)
 {
+	void *trap_page;
 	struct bt *b;
 	int rc;
 
@@ -542,10 +599,14 @@ static int bt_create(struct cpu *c)
 	if (rc)
 		return rc;
 	b = mmap(NULL, sizeof(*b), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (b == MAP_FAILED) {
+	trap_page = mmap(NULL, PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (b == MAP_FAILED || trap_page == MAP_FAILED) {
+		if (b != MAP_FAILED)
+			munmap(b, sizeof(*b));
 		interp_free(c);
 		return -ENOMEM;
 	}
+	b->trap_page = (uintptr_t)trap_page;
 	c->bt = b;
 	b->cpu = c;
 	b->epoch = 1;
@@ -555,7 +616,7 @@ static int bt_create(struct cpu *c)
 	signal_install();
 	bt_tlb_clear(b);
 	for (unsigned n = 0; n < BT_JC_ENTRIES; n++)
-		b->jc[n].tag = BT_TLB_EMPTY;
+		b->jc[n].tag = bt_jc_empty(n);
 	rc = trace_open(b);
 	if (!rc)
 		rc = cache_new(b, cache_bytes(c));

@@ -17,6 +17,9 @@
  *
  * The waker sets cpu->attention, then reads in_code; the vCPU sets in_code, then reads attention.
  *
+ * With bt.stack empty and RSP somewhere that no stack can be, a check may let an access through: to
+ * a page that traps. It leaves by the check's site.
+ *
  * A trap (#DE of a division, #GP of a misaligned vector access) arrives as SIGFPE or SIGSEGV at an
  * instruction that has a site: the handler leaves through it, and the interpreter does the
  * instruction again and raises what is due.
@@ -66,7 +69,7 @@ static void stop_outside(struct bt *b, uint64_t pc, const greg_t *r)
 
 	stop_block(b, b->target);
 	stop_block_of_site(b, b->fill_site);
-	if (off >= c->stub_fill[0] && off < c->stubs_end)
+	if (off >= c->stub_fill[0] && off < c->site_end)
 		stop_block_of_site(b, (uint64_t)r[REG_R15]);
 }
 
@@ -112,8 +115,25 @@ static struct bt_site *find_trap(struct bt *b, uint64_t pc)
 	return NULL;
 }
 
+/* The check that let an access through to the trap page: the last one of the stack before it. The
+ * access is the first that follows, in the same instruction. */
+static struct bt_site *find_stack_check(struct bt *b, uint64_t pc)
+{
+	struct bt_block *k = in_cache(b, pc) ? cache_block_at(b, pc) : NULL;
+	uint32_t off = (uint32_t)(pc - (uintptr_t)b->cache->exec);
+	struct bt_site *last = NULL;
+
+	for (unsigned n = 0; k && n < k->nr_sites; n++) {
+		struct bt_site *s = &k->site[n];
+
+		if (s->stack && s->hit && s->hit <= off && (!last || s->hit > last->hit))
+			last = s;
+	}
+	return last;
+}
+
 /* Leaves translated code through the site of the instruction that trapped. */
-static bool leave_by_trap(ucontext_t *u)
+static bool leave_by_trap(ucontext_t *u, uint64_t address)
 {
 	struct bt *b = running;
 	greg_t *r = u->uc_mcontext.gregs;
@@ -122,6 +142,8 @@ static bool leave_by_trap(ucontext_t *u)
 	if (!b || !atomic_load(&b->in_code))
 		return false;
 	s = find_trap(b, (uint64_t)r[REG_RIP]);
+	if (!s && address - b->trap_page < PAGE_SIZE)
+		s = find_stack_check(b, (uint64_t)r[REG_RIP]);
 	if (!s)
 		return false;
 	r[REG_R15] = cache_meta_offset(b, s);
@@ -150,7 +172,7 @@ static void pass_on(int sig, const struct sigaction *before, siginfo_t *info, vo
 
 static void handle_trap(int sig, siginfo_t *info, void *context)
 {
-	if (leave_by_trap(context))
+	if (leave_by_trap(context, sig == SIGSEGV ? (uintptr_t)info->si_addr : 0))
 		return;
 	pass_on(sig,
 	        sig == SIGFPE   ? &before_fpe

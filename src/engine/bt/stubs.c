@@ -3,6 +3,7 @@
  *
  *   enter()        C calls it; loads the guest's registers and jumps to bt.target
  *   stub_link ...  stores them and returns to C, with bt.reason saying why
+ *   stub_stack     the stack has moved to another page
  *   stub_fill      a memory access missed: calls bt_fill(), which neither knows nor touches vector
  *                  registers, and goes on where that says
  *
@@ -139,6 +140,64 @@ static void make_light(struct bt *b, struct emit *e)
 	emit_jmp(e, b->cache->stub_indirect);
 }
 
+/*
+ * The stack has moved to another page: takes that one's entry for writes, and tries again. For what
+ * is not in the TLB, and for a range on two pages, goes on in the stub of bt_fill(). The tag is
+ * read once, for another vCPU may take it away (world.c).
+ */
+static void make_take_stack(struct bt *b, struct emit *e, unsigned mode, unsigned reg)
+{
+	size_t tags = GS(tlb) + (mode * 2u + BT_WRITE) * sizeof(b->tlb[0][0]);
+	size_t stack = GS(stack) + mode * sizeof(b->stack[0]);
+	uint8_t *miss, *there;
+
+	emit_store_gs(e, reg, GS(stack_va));
+	EMIT(e, 0x45, 0x89, 0xc7 | (reg & 7) << 3, 0x41, 0xc1, 0xef, 8); /* mov r15d, reg; shr 8 */
+	EMIT(e, 0x41, 0x81, 0xe7);                                       /* and r15d, */
+	emit32(e, (BT_TLB_ENTRIES - 1) * sizeof(struct bt_tlb_entry));
+	EMIT(e, 0x49, 0x81, 0xe0 | (reg & 7)); /* and reg, ~0xfff */
+	emit32(e, (uint32_t)PAGE_MASK);
+	emit_gs_indexed(e, 0x3b, reg, R15, tags + offsetof(struct bt_tlb_entry, tag));
+	miss = emit_jcc_later(e, 5);
+	emit_gs(e, true, 0x3b, reg, stack + offsetof(struct bt_tlb_entry, tag));
+	there = emit_jcc_later(e, 4);
+	emit_store_gs(e, reg, stack + offsetof(struct bt_tlb_entry, tag));
+	emit_gs_indexed(e, 0x8b, reg, R15, tags + offsetof(struct bt_tlb_entry, host));
+	emit_store_gs(e, reg, stack + offsetof(struct bt_tlb_entry, host));
+	emit_load_gs(e, reg, GS(stack_va));
+	emit_load_gs(e, R15, GS(fill_site));
+	emit_gs(e, true, 0x03, R15, GS(meta));
+	EMIT(e, 0x45, 0x8b, 0xbf); /* mov r15d, [r15 + retry] */
+	emit32(e, offsetof(struct bt_site, retry));
+	emit_gs(e, true, 0x03, R15, GS(exec));
+	EMIT(e, 0x41, 0xff, 0xe7); /* jmp r15 */
+	emit_here(e, miss);
+	emit_here(e, there);
+	emit_load_gs(e, reg, GS(stack_va));
+	emit_load_gs(e, R15, GS(fill_site));
+	emit_jmp(e, b->cache->stub_fill[reg == R13]);
+}
+
+/* In two parts: where R15 is the site, which signal.c looks at, and where it is not. */
+static void make_stack(struct bt *b, struct emit *e)
+{
+	struct bt_cache *c = b->cache;
+	uint8_t *body[MMU_MODES][2];
+
+	for (unsigned mode = 0; mode < MMU_MODES; mode++)
+		for (unsigned n = 0; n < 2; n++) {
+			c->stub_stack[mode][n] = emit_offset(e);
+			emit_store_gs(e, R15, GS(fill_site));
+			body[mode][n] = emit_jmp_later(e);
+		}
+	c->site_end = emit_offset(e);
+	for (unsigned mode = 0; mode < MMU_MODES; mode++)
+		for (unsigned n = 0; n < 2; n++) {
+			emit_here(e, body[mode][n]);
+			make_take_stack(b, e, mode, n ? R13 : R14);
+		}
+}
+
 void stubs_make(struct bt *b)
 {
 	struct bt_cache *c = b->cache;
@@ -160,5 +219,6 @@ void stubs_make(struct bt *b)
 	make_call(b, &e, R14, (uintptr_t)bt_lookup, c->stub_indirect);
 	c->stub_light = emit_offset(&e);
 	make_light(b, &e);
+	make_stack(b, &e);
 	c->stubs_end = emit_offset(&e);
 }

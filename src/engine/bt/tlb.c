@@ -23,30 +23,45 @@
 #include "engine/bt/world.h"
 #include "mem/mem.h"
 
+#define NO_PAGE 0x4000000000000000ull /* not canonical */
+
 _Static_assert(BT_TLB_BITS == MEM_GRANTED_BITS, "mem->granted names an entry");
 
-static void zero_entries(struct bt_tlb_entry *t, size_t n)
+static void empty_entries(struct bt_tlb_entry *t, size_t n)
 {
 	for (size_t k = 0; k < n; k++)
-		t[k].tag = BT_TLB_EMPTY;
+		t[k].tag = bt_tlb_empty((unsigned)k);
+}
+
+static void empty_entry(struct bt *b, struct bt_tlb_entry *t)
+{
+	*(volatile uint64_t *)&t->tag = bt_tlb_empty((unsigned)(t - &b->tlb[0][0][0]));
+}
+
+void bt_tlb_drop_stack(struct bt *b)
+{
+	for (unsigned mode = 0; mode < MMU_MODES; mode++)
+		b->stack[mode] = (struct bt_tlb_entry){ .tag = NO_PAGE, .host = b->trap_page };
 }
 
 void bt_tlb_clear(struct bt *b)
 {
+	bt_tlb_drop_stack(b);
 	if (b->any_filled)
-		zero_entries(&b->tlb[0][0][0], MMU_MODES * 2 * BT_TLB_ENTRIES);
+		empty_entries(&b->tlb[0][0][0], MMU_MODES * 2 * BT_TLB_ENTRIES);
 	b->any_filled = false;
 	b->nr_journal = 0;
 }
 
 void bt_tlb_drop_local(struct bt *b)
 {
+	bt_tlb_drop_stack(b);
 	if (b->nr_journal > BT_JOURNAL) {
 		bt_tlb_clear(b);
 		return;
 	}
 	for (unsigned n = 0; n < b->nr_journal; n++)
-		b->journal[n]->tag = BT_TLB_EMPTY;
+		empty_entry(b, b->journal[n]);
 	b->nr_journal = 0;
 }
 
@@ -65,7 +80,7 @@ static void enter(struct bt *b, unsigned mode, unsigned rw, gva_t va, uintptr_t 
 	if (t->tag == (va & PAGE_MASK) && t->host == (host & PAGE_MASK))
 		return;
 	b->any_filled = true;
-	*(volatile uint64_t *)&t->tag = BT_TLB_EMPTY;
+	empty_entry(b, t);
 	*(volatile uint64_t *)&t->host = host & PAGE_MASK;
 	*(volatile uint64_t *)&t->tag = va & PAGE_MASK;
 	if (!global)
@@ -73,7 +88,7 @@ static void enter(struct bt *b, unsigned mode, unsigned rw, gva_t va, uintptr_t 
 	if (rw == BT_WRITE) { /* as grant_write() in src/mmu/tlb.c */
 		atomic_thread_fence(memory_order_seq_cst);
 		if (mem_has_code(b->cpu->mem, (void *)host))
-			*(volatile uint64_t *)&t->tag = BT_TLB_EMPTY;
+			empty_entry(b, t);
 	}
 }
 
@@ -113,6 +128,10 @@ static bool pass_once(struct bt *b, const struct bt_site *s, uint8_t *host)
 	struct mem *m = b->cpu->mem;
 	uint64_t page = mem_page(m, host);
 
+	if (s->stack && !s->write && !s->group) { /* to be read, it need not be writable */
+		go_on_at(b, s, (uintptr_t)host);
+		return true;
+	}
 	if (page == MEM_NO_PAGE || !s->write)
 		return false;
 	world_note_beside(b, page);
@@ -130,6 +149,8 @@ static bool take_across(struct bt *b, const struct bt_site *s, gva_t va)
 	const struct bt_tlb_entry *t = b->tlb[s->mode][s->write_tag], *one, *two;
 	gva_t page = va & PAGE_MASK, next = page + PAGE_SIZE;
 
+	if (s->block->key & BT_KEY_32 && next >> 32)
+		return false;
 	if (!bt_tlb_take(b, s->mode, page, s->write_tag) ||
 	    !bt_tlb_take(b, s->mode, next, s->write_tag))
 		return false;
@@ -173,7 +194,7 @@ unsigned bt_fill(struct bt *b, uint64_t site_offset, gva_t va)
 		return FILL_LEAVE;
 	if ((va & ~PAGE_MASK) + s->span > PAGE_SIZE) {
 		if (!take_across(b, s, va))
-			return s->group ? leave_group(b, s) : FILL_LEAVE;
+			return s->group && !s->single ? leave_group(b, s) : FILL_LEAVE;
 		return b->posted ? FILL_LEAVE : FILL_GO;
 	}
 	if (cpu_long_mode(c) && !canonical(c, va))
@@ -194,7 +215,8 @@ void bt_tlb_drop_page(struct bt *b, gva_t va)
 {
 	unsigned n = (va >> 12) & (BT_TLB_ENTRIES - 1);
 
+	bt_tlb_drop_stack(b);
 	for (unsigned mode = 0; mode < MMU_MODES; mode++)
 		for (unsigned rw = 0; rw < 2; rw++)
-			b->tlb[mode][rw][n].tag = BT_TLB_EMPTY;
+			empty_entry(b, &b->tlb[mode][rw][n]);
 }

@@ -13,7 +13,9 @@
  * keeps count. So a page from which the right was taken is doubtful until every other vCPU has been
  * seen in C since, and so is a block that is made meanwhile: its bytes are compared again at each
  * point where x86 obliges this processor to notice (an interrupt, a serializing instruction). Pages
- * that nobody could write, which are most, are never doubtful.
+ * that nobody could write, which are most, are never doubtful. A vCPU that was in C may go back
+ * into the middle of a block, with addresses that were checked before: not if any right was taken
+ * since it entered at a block's start.
  */
 #include "engine/bt/world.h"
 
@@ -32,9 +34,16 @@ struct bt_world {
 		                              right to write it */
 	} * page;                          /* by RAM page */
 	uint64_t pages;
+	_Atomic uint64_t revocations;
 	unsigned nr;
 	struct bt *member[BT_WORLD_MAX];
 };
+
+uint64_t world_revocations(const struct bt *b)
+{
+	atomic_thread_fence(memory_order_seq_cst); /* behind the epoch */
+	return atomic_load(&b->world->revocations);
+}
 
 static void post(struct bt *b, uint64_t page, uint64_t granules)
 {
@@ -170,7 +179,7 @@ static void revoke_from(struct bt *b, uintptr_t host, unsigned first, unsigned l
 			if (tag != TLB_NEVER && (tag & PAGE_MASK) + t->addend == host)
 				t->write = TLB_NEVER;
 			if (l1->host == host)
-				l1->tag = BT_TLB_EMPTY;
+				l1->tag = bt_tlb_empty(n);
 		}
 }
 
@@ -178,6 +187,7 @@ static void revoke(struct bt_world *w, uintptr_t host, unsigned granted)
 {
 	unsigned entry = granted & MEM_GRANTED_MANY;
 
+	atomic_fetch_add(&w->revocations, 1);
 	for (unsigned n = 0; n < w->nr && entry; n++)
 		if (entry == MEM_GRANTED_MANY)
 			revoke_from(w->member[n], host, 0, TLB_ENTRIES - 1);

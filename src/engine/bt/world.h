@@ -20,3 +20,5 @@ void world_verify(struct bt *b, bool must);
 void world_note_beside(struct bt *b, uint64_t page);
 /* The blocks in a range of memory are gone. */
 void world_drop_doubts(struct bt *b, const void *from, const void *to);
+/* Counts the rights to write that were taken away, from anybody. */
+uint64_t world_revocations(const struct bt *b);

@@ -11,7 +11,7 @@
 
 #define XLAT_INSNS   64
 #define XLAT_SITES   384
-#define XLAT_EXITS   80
+#define XLAT_EXITS   (2 * XLAT_INSNS + 8)
 #define XLAT_PENDING 400
 #define INSN_MAX     15
 #define HOLD_REGS    3
@@ -54,6 +54,12 @@ static inline bool xlat_branches(const struct guest_insn *g)
 	return g->class == ISA_JCC || g->class == ISA_JCXZ || g->class == ISA_LOOP;
 }
 
+/* Of a jump or call: is its target known? */
+static inline bool xlat_is_direct(const struct guest_insn *g)
+{
+	return g->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+}
+
 static inline bool xlat_same_page(int64_t target)
 {
 	return target >= 0 && target < (int64_t)PAGE_SIZE;
@@ -73,6 +79,8 @@ struct cached {
 	struct place place;
 	int64_t lo, hi, bias;
 	bool write;
+	bool pinned; /* of the second copy of a loop, from its start to its end */
+	int8_t home; /* number of the word of bt.spill that has it, or NO_REG */
 };
 
 enum pending_kind { PENDING_ACCESS, PENDING_SITE, PENDING_EXIT, PENDING_CROSS };
@@ -102,14 +110,19 @@ struct bt_xlat {
 	uint8_t mode; /* MMU_*, follows STAC and CLAC */
 	bool user;
 	unsigned nr, at; /* instructions; the one being translated */
+	unsigned loop;   /* the first so many are a loop that carries addresses; 0: none */
+	bool second;     /* at the second copy of the loop */
 	struct guest_insn insn[XLAT_INSNS];
 	enum bt_flags flags;
 	struct bt_recipe recipe;
+	struct bt_recipe shift; /* of the instruction at hand, or RECIPE_NONE */
 	bool unseen; /* the instruction at hand ends the recipe, and nobody will miss it */
 	bool announced, packed; /* the next recipe is in the slot already; this one is, too */
 	struct cached cached[2];
+	struct cached spilled[BT_SPILLS]; /* what bt.spill holds */
 	int8_t held[HOLD_REGS]; /* guest register of which R13, R14, R15 are copies, or NO_REG */
 	uint32_t fresh;         /* mask of those that the instruction at hand has set */
+	int32_t rsp_late;       /* what is still to be added to the host register of RSP */
 	bool sse_checked, avx_checked, x87_checked;
 	bool x87;   /* may run on the host, see translate.c */
 	bool bmi2;  /* of the host */
@@ -117,6 +130,7 @@ struct bt_xlat {
 	const uint8_t *host2;
 	uint32_t insn_start; /* offset of the rewritten instruction, behind what it needed */
 	unsigned nr_sites, nr_exits, nr_pending, nr_windows;
+	unsigned nr_crosses;    /* of the pending: each becomes an exit, with a site and a window */
 	unsigned sites_checked; /* sites up to the last check of an address that was kept */
 	struct bt_site *site;   /* in the segment's tables */
 	struct bt_exit exit[XLAT_EXITS];
@@ -143,14 +157,25 @@ struct reach {
 	int32_t disp;
 };
 struct reach access_reach(struct bt_xlat *x, const struct operand *o, uint32_t avoid);
-void access_forget(struct bt_xlat *x); /* all cached registers */
-void access_forget_host(struct bt_xlat *x, unsigned host);
-void access_insn_done(struct bt_xlat *x, const struct guest_insn *g); /* registers have changed */
 /* Linear address of an operand into a host register; uses R15. */
 void access_address(struct bt_xlat *x, const struct operand *o, unsigned to);
 
+/* place.c: addresses that checks have found */
+void place_forget(struct bt_xlat *x); /* all of them */
+void place_forget_host(struct bt_xlat *x, unsigned host);
+void place_insn_done(struct bt_xlat *x, const struct guest_insn *g); /* registers have changed */
 /* Whether the address in R13 or R14 serves an access to come. */
-bool access_is_live(const struct bt_xlat *x, unsigned host);
+bool place_is_live(const struct bt_xlat *x, unsigned host);
+/* The second copy of a loop, see translate.c: at its start, where flags are in the slot if there is
+ * anything to step; before the jump back, given what the registers are to hold. */
+bool place_steps(const struct bt_xlat *x);
+void place_begin_turn(struct bt_xlat *x);
+void place_end_turn(struct bt_xlat *x, const struct cached first[2]);
+/* Can the next turn step on from the address? */
+bool place_is_wanted_again(const struct bt_xlat *x, const struct cached *c);
+/* Instruction n, seen from the one at hand: are its operands reached by addresses that are known
+ * now? For a second copy's own that is certain. */
+bool place_is_at_hand(const struct bt_xlat *x, unsigned n);
 
 /* hold.c */
 void hold_forget(struct bt_xlat *x, unsigned host); /* its content changes */
@@ -195,6 +220,13 @@ void rewrite_insn(struct bt_xlat *x, const struct guest_insn *g, const struct re
 unsigned rewrite_read(struct bt_xlat *x, int reg, unsigned temp);
 
 /* insn.c: host code for an instruction. */
+/* Pushes and pops that need no check of their own move RSP together, later. Before anybody looks at
+ * it: */
+void insn_settle_rsp(struct bt_xlat *x);
+/* Does an instruction look at it, other than as a push or pop? */
+bool insn_minds_rsp(const struct guest_insn *g);
+/* May the host trap at it, at an address that has been checked? */
+bool insn_may_trap(const struct guest_insn *g);
 void insn_translate(struct bt_xlat *x, const struct guest_insn *g);
 
 /* flow.c */
@@ -208,6 +240,9 @@ void flow_finish_exits(struct bt_xlat *x); /* which need block->exit */
 
 /* translate.c */
 bool xlat_has_site(const struct guest_insn *g);
+/* Will instruction n, which may have a site, leave none that flags must be saved for? As far as can
+ * be seen now, with place_is_at_hand(). */
+bool xlat_needs_no_check(const struct bt_xlat *x, unsigned n);
 struct bt_site *xlat_site(struct bt_xlat *x, const struct guest_insn *g, unsigned kind);
 struct pending *xlat_pending(struct bt_xlat *x, enum pending_kind kind, uint8_t *jump);
 /* The block at host, off bytes into its page; NULL when its first instruction ends on the next

@@ -103,7 +103,8 @@ int kvm_read_offers(int dev, struct kvm_offers *o, char *err, size_t errlen)
 		.irqchip = kvm_has(dev, KVM_CAP_IRQCHIP) && kvm_has(dev, KVM_CAP_IRQ_ROUTING),
 		.split_irqchip = kvm_has(dev, KVM_CAP_SPLIT_IRQCHIP),
 		.irqfd = kvm_has(dev, KVM_CAP_IRQFD),
-		.ioeventfd = kvm_has(dev, KVM_CAP_IOEVENTFD),
+		.ioeventfd = kvm_has(dev, KVM_CAP_IOEVENTFD) &&
+		             kvm_has(dev, KVM_CAP_IOEVENTFD_ANY_LENGTH),
 		.signal_msi = kvm_has(dev, KVM_CAP_SIGNAL_MSI),
 		.coalesced_pio = kvm_has(dev, KVM_CAP_COALESCED_PIO),
 		.coalesced_mmio = kvm_has(dev, KVM_CAP_COALESCED_MMIO),

@@ -53,6 +53,12 @@ GUESTS = {
                     f"{MODULE} second two"],
         "qemu": ["-append", CMDLINE, "-initrd", f"{MODULE} first one,{MODULE} second two"],
     },
+    "nvme_msix": {
+        "disk": 64 * 1024,
+        "doorbells": 0,  # they carry values
+        "trapeze": ["--disk", "{disk},if=nvme"],
+        "qemu": ["-drive", "file={disk},if=none,id=d,format=raw", "-device", "nvme,drive=d,serial=1"],
+    },
     "outcome": {"runs": [outcome(*row) for row in OUTCOMES]},
     "pic": TESTDEV,
     "pit": {"qemu_fails": {
@@ -72,5 +78,13 @@ GUESTS = {
         "the trigger level": "QEMU keeps on saying timeout",
         "a modem line": "QEMU marks no changes in loopback",
     }},
+    "virtio_msix": {
+        "disk": 64 * 1024,
+        "doorbells": 60,  # one for each request; two more reach a device that was reset
+        "trapeze": ["--rng", "--disk", "{disk}"],
+        "qemu": ["-device", "virtio-rng-pci,disable-legacy=on,rng=r,vectors=2", "-object",
+                 "rng-random,filename=/dev/urandom,id=r", "-drive", "file={disk},if=none,id=d,format=raw",
+                 "-device", "virtio-blk-pci,disable-legacy=on,drive=d"],
+    },
     "x2apic": {"qemu_skip": "TCG has no x2APIC before QEMU 9"},
 }

@@ -21,6 +21,7 @@ LONG = "too much code in ring 0 for its time"
 KVM = {
     "outcome": {"trapeze": ["--irqchip", "own"]},  # only our own chips tell that nothing will wake a CPU
     "atomic_faults": {"fails": {"CPL 3 loads from a supervisor's GDT": GP, "not when it is set already": GP}},
+    "canonical": {"skip": LONG},
     "chaos": {"skip": LONG},
     "crossmod": {"skip": LONG},
     "debug": {"skip": CHECKS},
@@ -44,6 +45,7 @@ KVM = {
     "ipi": {"skip": LONG},
     "lapic": {"skip": WINDOW},
     "litmus": {"skip": LONG},
+    "loops": {"skip": LONG},
     "locked": {"skip": LONG},
     "paging32": {"skip": CHECKS},
     "paging_cached": {"fails": {"CPL 3 does not mind": GP, "faults behind INVLPG": CACHED}},
