@@ -113,10 +113,10 @@ static int compare_all(struct checked *k, bool repair)
 
 	for (uint64_t i = 0; i < k->refs.clusters && !rc; i++)
 		rc = compare_one(k, i, repair);
-	for (uint32_t t = 0; t < q->reftable_size && !rc; t++) {
+	for (uint32_t t = 0; t < q->reftable.size && !rc; t++) {
 		uint64_t i = t * per_block, end = i + per_block;
 
-		if (!q->reftable[t] || end <= k->refs.clusters)
+		if (!q->reftable.entry[t] || end <= k->refs.clusters)
 			continue;
 		for (i = i < k->refs.clusters ? k->refs.clusters : i; i < end && !rc; i++)
 			rc = compare_one(k, i, repair);

@@ -17,26 +17,12 @@ static unsigned tables_in(const struct qcow2 *q, uint64_t bytes)
 	return n < MIN_TABLES ? MIN_TABLES : n > MAX_TABLES ? MAX_TABLES : (unsigned)n;
 }
 
-/* A table that stays in memory, in host order. */
-static int load_table(struct qcow2 *q, uint64_t offset, uint64_t entries, uint64_t **out)
-{
-	int rc;
-
-	*out = calloc(entries ? entries : 1, sizeof(**out));
-	if (!*out)
-		return -ENOMEM;
-	rc = file_read(&q->node->file, offset, *out, entries * sizeof(**out));
-	for (uint64_t i = 0; i < entries; i++)
-		(*out)[i] = be64toh((*out)[i]);
-	return rc;
-}
-
 static int load_tables(struct qcow2 *q, const struct errbuf *e)
 {
-	int rc = load_table(q, q->l1_offset, q->l1_size, &q->l1);
+	int rc = qcow2_root_load(q, &q->l1);
 
 	if (!rc)
-		rc = load_table(q, q->reftable_offset, q->reftable_size, &q->reftable);
+		rc = qcow2_root_load(q, &q->reftable);
 	if (!rc)
 		rc = qcow2_cache_init(&q->l2, tables_in(q, L2_BYTES), qcow2_evict_l2);
 	if (!rc)
@@ -107,8 +93,8 @@ static int close_qcow2(struct node *n)
 		rc = qcow2_flush_now(q);
 	qcow2_cache_fini(&q->l2);
 	qcow2_cache_fini(&q->refblocks);
-	free(q->l1);
-	free(q->reftable);
+	free(q->l1.entry);
+	free(q->reftable.entry);
 	free(q->freed.at);
 	free(q->giving_up.at);
 	free(q->unpacked);

@@ -45,6 +45,14 @@ struct qcow2_cache {
 	int (*evict)(struct qcow2 *q, struct qcow2_table *t);
 };
 
+/* A first-level table. */
+struct qcow2_root {
+	uint64_t *entry; /* host order, as are all entries in memory but those of cached tables */
+	uint64_t offset;
+	uint32_t size;                 /* entries */
+	uint32_t dirty_from, dirty_to; /* entries; equal when it is clean */
+};
+
 /* Clusters in sequence. */
 struct qcow2_extent {
 	uint64_t offset, clusters;
@@ -66,16 +74,11 @@ struct qcow2 {
 	uint64_t cluster_size;
 	unsigned l2_bits; /* log2 of the entries of an L2 table */
 
-	uint64_t *l1; /* host order, as are all entries in memory but those of cached tables */
-	uint64_t l1_offset;
-	uint32_t l1_size;
-	uint32_t l1_dirty_from, l1_dirty_to;
+	struct qcow2_root l1;
 	struct qcow2_cache l2;
 
-	uint64_t *reftable;
-	uint64_t reftable_offset;
-	uint32_t reftable_clusters, reftable_size; /* entries */
-	uint32_t reftable_dirty_from, reftable_dirty_to;
+	struct qcow2_root reftable;
+	uint32_t reftable_clusters;
 	struct qcow2_cache refblocks;
 	uint64_t free_from; /* no host cluster with a lower index is free */
 	uint64_t file_end;  /* nothing was ever written from there on; a multiple of the cluster */
@@ -129,6 +132,21 @@ int qcow2_cache_write(struct qcow2 *q, struct qcow2_cache *c, struct qcow2_table
 /* All that are dirty, or only the fresh ones of them. */
 int qcow2_cache_write_all(struct qcow2 *q, struct qcow2_cache *c, bool fresh);
 
+/* qcow2_root.c */
+/* From its offset, of its size. */
+int qcow2_root_load(struct qcow2 *q, struct qcow2_root *r);
+static inline bool qcow2_root_is_dirty(const struct qcow2_root *r)
+{
+	return r->dirty_from != r->dirty_to;
+}
+void qcow2_root_set(struct qcow2_root *r, uint32_t i, uint64_t entry);
+/* What is dirty. */
+int qcow2_root_write(struct qcow2 *q, struct qcow2_root *r);
+/* n entries of a table that is not in force yet. */
+int qcow2_root_write_to(struct qcow2 *q, uint64_t offset, const uint64_t *entry, uint32_t n);
+/* Takes entries that are on the disk already. */
+void qcow2_root_replace(struct qcow2_root *r, uint64_t offset, uint64_t *entry, uint32_t size);
+
 /* qcow2_refcount.c */
 uint64_t qcow2_refcount_of(const void *block, unsigned order, uint64_t index);
 void qcow2_set_refcount_of(void *block, unsigned order, uint64_t index, uint64_t value);
@@ -142,8 +160,9 @@ int qcow2_alloc_all(struct qcow2 *q, uint64_t clusters, uint64_t *offset);
 int qcow2_lower_refcount(struct qcow2 *q, uint64_t cluster, uint64_t value);
 /* Refcounts less one, now: nothing on the disk points there. */
 void qcow2_unref(struct qcow2 *q, uint64_t offset, uint64_t clusters);
+/* From one refcount table, on the disk already, to another. */
+int qcow2_switch_reftable(struct qcow2 *q, uint64_t offset, uint32_t clusters);
 int qcow2_evict_refblock(struct qcow2 *q, struct qcow2_table *t);
-int qcow2_write_reftable(struct qcow2 *q);
 
 /* qcow2_map.c */
 enum qcow2_kind {
@@ -169,7 +188,6 @@ int qcow2_read_entry(struct qcow2 *q, uint64_t entry, struct qcow2_run *run);
 int qcow2_get_l2(struct qcow2 *q, uint64_t cluster, struct qcow2_table **out);
 /* Sets an entry; what it pointed to is given up after the next round. */
 int qcow2_set_entry(struct qcow2 *q, uint64_t cluster, uint64_t entry);
-int qcow2_write_l1(struct qcow2 *q);
 int qcow2_evict_l2(struct qcow2 *q, struct qcow2_table *t);
 /* The host clusters that a compressed cluster touches. */
 struct qcow2_extent qcow2_packed_extent(const struct qcow2 *q, uint64_t entry);
@@ -179,6 +197,19 @@ uint64_t qcow2_packed_place(const struct qcow2 *q, uint64_t entry, uint64_t *len
 bool qcow2_is_metadata(const struct qcow2 *q, uint64_t offset);
 /* Says once that the image is damaged. -EIO */
 int qcow2_complain(struct qcow2 *q, const char *what, uint64_t where);
+
+/* qcow2_job.c: a request that is cut into parts, which run side by side. */
+struct qcow2_job {
+	struct qcow2 *q;
+	struct node_request *request;
+	unsigned pending; /* parts, and one for who makes them */
+	int rc;           /* the first error */
+};
+
+/* NULL when there is no memory, and the request has ended. */
+struct qcow2_job *qcow2_job_new(struct qcow2 *q, struct node_request *r);
+/* The last one ends the request. */
+void qcow2_job_end_part(struct qcow2_job *job, int rc);
 
 /* qcow2_range.c */
 void qcow2_submit(struct node *n, struct node_request *r);

@@ -27,8 +27,8 @@ int qcow2_sync(struct qcow2 *q)
 
 static bool tables_are_dirty(const struct qcow2 *q)
 {
-	return q->l2.nr_dirty || q->refblocks.nr_dirty || q->l1_dirty_from != q->l1_dirty_to ||
-	       q->reftable_dirty_from != q->reftable_dirty_to;
+	return q->l2.nr_dirty || q->refblocks.nr_dirty || qcow2_root_is_dirty(&q->l1) ||
+	       qcow2_root_is_dirty(&q->reftable);
 }
 
 /* Lists of extents: what is given up one after the other is often in sequence. */
@@ -143,7 +143,7 @@ static int write_tables(struct qcow2 *q)
 	int rc = qcow2_cache_write_all(q, &q->l2, false);
 
 	if (!rc)
-		rc = qcow2_write_l1(q);
+		rc = qcow2_root_write(q, &q->l1);
 	if (!rc)
 		for (unsigned i = 0; i < q->l2.nr_slots; i++)
 			q->l2.slots[i].fresh = false;
@@ -224,7 +224,7 @@ static void step_reftable(struct aio_request *a, int rc)
 	struct qcow2 *q = from_sync(a, &rc);
 
 	if (!rc)
-		rc = qcow2_write_reftable(q);
+		rc = qcow2_root_write(q, &q->reftable);
 	if (rc)
 		end_round(q, rc);
 	else
@@ -248,7 +248,7 @@ static void start_round(struct qcow2 *q)
 		rc = write_refcounts(q);
 	if (rc)
 		end_round(q, rc);
-	else if (q->reftable_dirty_from != q->reftable_dirty_to)
+	else if (qcow2_root_is_dirty(&q->reftable))
 		sync_then(q, step_reftable);
 	else
 		sync_then(q, step_tables);
@@ -281,7 +281,7 @@ int qcow2_flush_now(struct qcow2 *q)
 	if (!rc)
 		rc = qcow2_sync(q);
 	if (!rc)
-		rc = qcow2_write_reftable(q);
+		rc = qcow2_root_write(q, &q->reftable);
 	if (!rc)
 		rc = qcow2_sync(q);
 	if (!rc)

@@ -119,18 +119,18 @@ static int read_l1_place(struct header *h)
 	struct qcow2 *q = h->q;
 	uint64_t size = qcow2_get64(h->bytes + QCOW2_AT_SIZE), needed;
 
-	q->l1_size = qcow2_get32(h->bytes + QCOW2_AT_L1_SIZE);
-	q->l1_offset = qcow2_get64(h->bytes + QCOW2_AT_L1_OFFSET);
+	q->l1.size = qcow2_get32(h->bytes + QCOW2_AT_L1_SIZE);
+	q->l1.offset = qcow2_get64(h->bytes + QCOW2_AT_L1_OFFSET);
 	if (size > INT64_MAX - 2 * MiB)
 		return refuse_number(h, "size", size, "is too large");
 	q->node->size = (size + BLOCK_SECTOR - 1) & ~(uint64_t)(BLOCK_SECTOR - 1);
 	needed = qcow2_clusters_of(q, q->node->size);
 	needed = (needed + BIT(q->l2_bits) - 1) >> q->l2_bits;
-	if (q->l1_size * 8ull > QCOW2_MAX_L1_BYTES)
-		return refuse_number(h, "L1 size", q->l1_size, "is too large");
-	if (needed > q->l1_size)
-		return refuse_number(h, "L1 size", q->l1_size, "is too small for the disk");
-	return check_place(h, "L1 table", q->l1_offset, q->l1_size * 8ull);
+	if (q->l1.size * 8ull > QCOW2_MAX_L1_BYTES)
+		return refuse_number(h, "L1 size", q->l1.size, "is too large");
+	if (needed > q->l1.size)
+		return refuse_number(h, "L1 size", q->l1.size, "is too small for the disk");
+	return check_place(h, "L1 table", q->l1.offset, q->l1.size * 8ull);
 }
 
 static int read_reftable_place(struct header *h)
@@ -138,13 +138,13 @@ static int read_reftable_place(struct header *h)
 	struct qcow2 *q = h->q;
 	uint64_t bytes;
 
-	q->reftable_offset = qcow2_get64(h->bytes + QCOW2_AT_REFTABLE_OFFSET);
+	q->reftable.offset = qcow2_get64(h->bytes + QCOW2_AT_REFTABLE_OFFSET);
 	q->reftable_clusters = qcow2_get32(h->bytes + QCOW2_AT_REFTABLE_CLUSTERS);
 	bytes = (uint64_t)q->reftable_clusters << q->cluster_bits;
 	if (!bytes || bytes > QCOW2_MAX_REFTABLE)
 		return refuse_number(h, "refcount table's size", q->reftable_clusters, "cannot be");
-	q->reftable_size = (uint32_t)(bytes / 8);
-	return check_place(h, "refcount table", q->reftable_offset, bytes);
+	q->reftable.size = (uint32_t)(bytes / 8);
+	return check_place(h, "refcount table", q->reftable.offset, bytes);
 }
 
 static int read_snapshots_place(struct header *h)

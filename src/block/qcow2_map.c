@@ -24,8 +24,8 @@ bool qcow2_is_metadata(const struct qcow2 *q, uint64_t offset)
 	uint64_t mask = q->cluster_size - 1;
 
 	return offset < q->cluster_size ||
-	       is_within(offset, q->l1_offset, (q->l1_size * 8ull + mask) & ~mask) ||
-	       is_within(offset, q->reftable_offset,
+	       is_within(offset, q->l1.offset, (q->l1.size * 8ull + mask) & ~mask) ||
+	       is_within(offset, q->reftable.offset,
 	                 (uint64_t)q->reftable_clusters << q->cluster_bits) ||
 	       qcow2_cache_find(&q->l2, offset) || qcow2_cache_find(&q->refblocks, offset);
 }
@@ -93,7 +93,7 @@ int qcow2_read_entry(struct qcow2 *q, uint64_t entry, struct qcow2_run *run)
 /* *out is NULL where there is no table. */
 static int find_l2(struct qcow2 *q, uint64_t cluster, struct qcow2_table **out)
 {
-	uint64_t entry = q->l1[cluster >> q->l2_bits], offset = entry & QCOW2_OFFSET;
+	uint64_t entry = q->l1.entry[cluster >> q->l2_bits], offset = entry & QCOW2_OFFSET;
 
 	*out = NULL;
 	if (!offset)
@@ -149,45 +149,11 @@ int qcow2_map(struct qcow2 *q, uint64_t first, uint64_t clusters, struct qcow2_r
 	return rc;
 }
 
-static void set_l1(struct qcow2 *q, uint32_t i, uint64_t entry)
-{
-	q->l1[i] = entry;
-	if (q->l1_dirty_from == q->l1_dirty_to) {
-		q->l1_dirty_from = i;
-		q->l1_dirty_to = i + 1;
-		return;
-	}
-	if (i < q->l1_dirty_from)
-		q->l1_dirty_from = i;
-	if (i >= q->l1_dirty_to)
-		q->l1_dirty_to = i + 1;
-}
-
-int qcow2_write_l1(struct qcow2 *q)
-{
-	uint32_t from = q->l1_dirty_from, n = q->l1_dirty_to - from;
-	uint64_t *entries;
-	int rc;
-
-	if (!n)
-		return 0;
-	entries = malloc(n * sizeof(*entries));
-	if (!entries)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < n; i++)
-		entries[i] = htobe64(q->l1[from + i]);
-	rc = file_write(&q->node->file, q->l1_offset + from * 8ull, entries, n * 8ull);
-	free(entries);
-	if (!rc)
-		q->l1_dirty_from = q->l1_dirty_to = 0;
-	return rc;
-}
-
 /* A new table, with the entries of the old one, if there is one. */
 static int make_l2(struct qcow2 *q, uint64_t cluster, struct qcow2_table **out)
 {
 	uint32_t i = (uint32_t)(cluster >> q->l2_bits);
-	uint64_t offset, got, old_offset = q->l1[i] & QCOW2_OFFSET;
+	uint64_t offset, got, old_offset = q->l1.entry[i] & QCOW2_OFFSET;
 	uint8_t *entries = calloc(1, q->cluster_size);
 	struct qcow2_table *old;
 	int rc = entries ? find_l2(q, cluster, &old) : -ENOMEM;
@@ -205,7 +171,7 @@ static int make_l2(struct qcow2 *q, uint64_t cluster, struct qcow2_table **out)
 		} else {
 			memcpy((*out)->data, entries, q->cluster_size);
 			(*out)->fresh = true;
-			set_l1(q, i, offset | QCOW2_COPIED);
+			qcow2_root_set(&q->l1, i, offset | QCOW2_COPIED);
 		}
 	}
 	free(entries);
@@ -214,7 +180,7 @@ static int make_l2(struct qcow2 *q, uint64_t cluster, struct qcow2_table **out)
 
 int qcow2_get_l2(struct qcow2 *q, uint64_t cluster, struct qcow2_table **out)
 {
-	if (q->l1[cluster >> q->l2_bits] & QCOW2_COPIED) {
+	if (q->l1.entry[cluster >> q->l2_bits] & QCOW2_COPIED) {
 		int rc = find_l2(q, cluster, out);
 
 		return rc ? rc : *out ? 0 : qcow2_complain(q, "L1 entry", cluster >> q->l2_bits);
@@ -260,8 +226,8 @@ int qcow2_evict_l2(struct qcow2 *q, struct qcow2_table *t)
 	rc = qcow2_cache_write_all(q, &q->refblocks, false);
 	if (!rc)
 		rc = qcow2_sync(q);
-	if (!rc && q->reftable_dirty_from != q->reftable_dirty_to) {
-		rc = qcow2_write_reftable(q);
+	if (!rc && qcow2_root_is_dirty(&q->reftable)) {
+		rc = qcow2_root_write(q, &q->reftable);
 		if (!rc)
 			rc = qcow2_sync(q);
 	}

@@ -7,15 +7,8 @@
 #include "block/iov.h"
 #include "block/qcow2.h"
 
-struct read_job {
-	struct qcow2 *q;
-	struct node_request *request;
-	unsigned pending; /* parts, and one for the loop that makes them */
-	int rc;           /* the first error */
-};
-
 struct read_part {
-	struct read_job *job;
+	struct qcow2_job *job;
 	struct aio_request aio;
 	struct node_request backing;
 	uint64_t at, len; /* within the request */
@@ -25,29 +18,16 @@ struct read_part {
 	struct iovec iov[];
 };
 
-static void end_one(struct read_job *job, int rc)
-{
-	struct node_request *r = job->request;
-
-	if (rc && !job->rc)
-		job->rc = rc;
-	if (--job->pending)
-		return;
-	rc = job->rc;
-	free(job);
-	r->done(r, rc);
-}
-
 static void end_part(struct read_part *p, int rc)
 {
-	struct read_job *job = p->job;
+	struct qcow2_job *job = p->job;
 
 	free(p->packed);
 	free(p);
-	end_one(job, rc);
+	qcow2_job_end_part(job, rc);
 }
 
-static struct read_part *new_part(struct read_job *job, uint64_t at, uint64_t len, unsigned nr_iov)
+static struct read_part *new_part(struct qcow2_job *job, uint64_t at, uint64_t len, unsigned nr_iov)
 {
 	struct read_part *p = malloc(sizeof(*p) + nr_iov * sizeof(struct iovec));
 
@@ -81,7 +61,7 @@ static void end_data(struct aio_request *a, int rc)
 	end_part(container_of(a, struct read_part, aio), rc);
 }
 
-static void read_data(struct read_job *job, uint64_t at, uint64_t len, uint64_t place)
+static void read_data(struct qcow2_job *job, uint64_t at, uint64_t len, uint64_t place)
 {
 	struct read_part *p = new_part(job, at, len, job->request->nr_iov);
 
@@ -101,7 +81,7 @@ static void end_backing(struct node_request *r, int rc)
 	end_part(container_of(r, struct read_part, backing), rc);
 }
 
-static void read_backing(struct read_job *job, uint64_t at, uint64_t len)
+static void read_backing(struct qcow2_job *job, uint64_t at, uint64_t len)
 {
 	struct read_part *p = new_part(job, at, len, job->request->nr_iov);
 
@@ -178,7 +158,7 @@ static void end_packed(struct aio_request *a, int rc)
 	end_part(p, rc);
 }
 
-static void read_packed(struct read_job *job, uint64_t at, uint64_t len, uint64_t entry,
+static void read_packed(struct qcow2_job *job, uint64_t at, uint64_t len, uint64_t entry,
                         uint64_t skip)
 {
 	const struct node_request *r = job->request;
@@ -211,7 +191,7 @@ static void read_packed(struct read_job *job, uint64_t at, uint64_t len, uint64_
 	aio_submit(q->node->aio, &p->aio);
 }
 
-static void read_hole(struct read_job *job, uint64_t at, uint64_t len)
+static void read_hole(struct qcow2_job *job, uint64_t at, uint64_t len)
 {
 	if (job->q->node->backing)
 		read_backing(job, at, len);
@@ -219,7 +199,7 @@ static void read_hole(struct read_job *job, uint64_t at, uint64_t len)
 		iov_zero(job->request->iov, job->request->nr_iov, at, len);
 }
 
-static void read_run(struct read_job *job, uint64_t at, uint64_t len, uint64_t skip,
+static void read_run(struct qcow2_job *job, uint64_t at, uint64_t len, uint64_t skip,
                      const struct qcow2_run *run)
 {
 	const struct node_request *r = job->request;
@@ -241,7 +221,7 @@ static void read_run(struct read_job *job, uint64_t at, uint64_t len, uint64_t s
 }
 
 /* The next part, of at most left bytes. How many it has, 0 after an error. */
-static uint64_t read_next(struct read_job *job, uint64_t at)
+static uint64_t read_next(struct qcow2_job *job, uint64_t at)
 {
 	const struct node_request *r = job->request;
 	struct qcow2 *q = job->q;
@@ -263,15 +243,12 @@ static uint64_t read_next(struct read_job *job, uint64_t at)
 
 void qcow2_read(struct qcow2 *q, struct node_request *r)
 {
-	struct read_job *job = malloc(sizeof(*job));
+	struct qcow2_job *job = qcow2_job_new(q, r);
 	uint64_t at = 0, len = 1;
 
-	if (!job) {
-		r->done(r, -ENOMEM);
+	if (!job)
 		return;
-	}
-	*job = (struct read_job){ .q = q, .request = r, .pending = 1 };
 	for (; at < r->len && len && !job->rc; at += len)
 		len = read_next(job, at);
-	end_one(job, 0);
+	qcow2_job_end_part(job, 0);
 }

@@ -47,9 +47,9 @@ static int get_block(struct qcow2 *q, uint64_t cluster, struct qcow2_table **out
 	uint64_t i = cluster >> block_bits(q), offset;
 
 	*out = NULL;
-	if (i >= q->reftable_size || !q->reftable[i])
+	if (i >= q->reftable.size || !q->reftable.entry[i])
 		return 0;
-	offset = q->reftable[i];
+	offset = q->reftable.entry[i];
 	if (offset & (q->cluster_size - 1) || offset >= q->file_end ||
 	    qcow2_cache_find(&q->l2, offset))
 		return qcow2_complain(q, "entry of the refcount table", i);
@@ -83,40 +83,6 @@ int qcow2_evict_refblock(struct qcow2 *q, struct qcow2_table *t)
 	return qcow2_cache_write(q, &q->refblocks, t);
 }
 
-int qcow2_write_reftable(struct qcow2 *q)
-{
-	uint32_t from = q->reftable_dirty_from, n = q->reftable_dirty_to - from;
-	uint64_t *entries;
-	int rc;
-
-	if (!n)
-		return 0;
-	entries = malloc(n * sizeof(*entries));
-	if (!entries)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < n; i++)
-		entries[i] = htobe64(q->reftable[from + i]);
-	rc = file_write(&q->node->file, q->reftable_offset + from * 8ull, entries, n * 8ull);
-	free(entries);
-	if (!rc)
-		q->reftable_dirty_from = q->reftable_dirty_to = 0;
-	return rc;
-}
-
-static void set_reftable(struct qcow2 *q, uint32_t i, uint64_t offset)
-{
-	q->reftable[i] = offset;
-	if (q->reftable_dirty_from == q->reftable_dirty_to) {
-		q->reftable_dirty_from = i;
-		q->reftable_dirty_to = i + 1;
-		return;
-	}
-	if (i < q->reftable_dirty_from)
-		q->reftable_dirty_from = i;
-	if (i >= q->reftable_dirty_to)
-		q->reftable_dirty_to = i + 1;
-}
-
 static void note_end(struct qcow2 *q, uint64_t end)
 {
 	if (end > q->file_end)
@@ -137,7 +103,7 @@ static int make_block(struct qcow2 *q, uint64_t cluster)
 	if (rc)
 		return rc;
 	set_in_block(q, t, cluster, 1);
-	set_reftable(q, (uint32_t)(cluster >> block_bits(q)), offset);
+	qcow2_root_set(&q->reftable, (uint32_t)(cluster >> block_bits(q)), offset);
 	note_end(q, offset + q->cluster_size);
 	return 0;
 }
@@ -155,14 +121,14 @@ static int plan_growth(struct qcow2 *q, uint64_t cluster, struct growth *g)
 	const uint32_t per_cluster = (uint32_t)(q->cluster_size / 8);
 	uint32_t needed = (uint32_t)(cluster >> block_bits(q)) + 1;
 
-	g->first = (uint64_t)q->reftable_size << block_bits(q);
+	g->first = (uint64_t)q->reftable.size << block_bits(q);
 	g->clusters = q->reftable_clusters + q->reftable_clusters / 2 + 1;
 	do {
 		if (needed > g->clusters * per_cluster)
 			g->clusters = (needed + per_cluster - 1) / per_cluster;
 		for (g->blocks = 1; g->blocks + g->clusters > (uint64_t)g->blocks << block_bits(q);)
 			g->blocks++;
-		needed = q->reftable_size + g->blocks + 1;
+		needed = q->reftable.size + g->blocks + 1;
 	} while (needed > g->clusters * per_cluster);
 	g->size = g->clusters * per_cluster;
 	if (g->clusters * q->cluster_size > QCOW2_MAX_REFTABLE)
@@ -170,9 +136,9 @@ static int plan_growth(struct qcow2 *q, uint64_t cluster, struct growth *g)
 	g->table = calloc(g->size, sizeof(*g->table));
 	if (!g->table)
 		return -ENOMEM;
-	memcpy(g->table, q->reftable, q->reftable_size * sizeof(*g->table));
+	memcpy(g->table, q->reftable.entry, q->reftable.size * sizeof(*g->table));
 	for (uint32_t i = 0; i < g->blocks; i++)
-		g->table[q->reftable_size + i] = (g->first + i) << q->cluster_bits;
+		g->table[q->reftable.size + i] = (g->first + i) << q->cluster_bits;
 	return 0;
 }
 
@@ -196,29 +162,14 @@ static int write_new_blocks(struct qcow2 *q, const struct growth *g)
 	return rc;
 }
 
-static int write_new_table(struct qcow2 *q, const struct growth *g)
-{
-	uint64_t offset = (g->first + g->blocks) << q->cluster_bits;
-	uint64_t *entries = malloc(g->size * 8ull);
-	int rc;
-
-	if (!entries)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < g->size; i++)
-		entries[i] = htobe64(g->table[i]);
-	rc = file_write(&q->node->file, offset, entries, g->size * 8ull);
-	free(entries);
-	return rc;
-}
-
 /* The header's two fields are in one sector. */
-static int switch_table(struct qcow2 *q, const struct growth *g)
+int qcow2_switch_reftable(struct qcow2 *q, uint64_t offset, uint32_t clusters)
 {
 	uint8_t fields[12];
 	int rc;
 
-	qcow2_put64(fields, (g->first + g->blocks) << q->cluster_bits);
-	qcow2_put32(fields + 8, g->clusters);
+	qcow2_put64(fields, offset);
+	qcow2_put32(fields + 8, clusters);
 	rc = qcow2_sync(q);
 	if (!rc)
 		rc = qcow2_write_header(q, QCOW2_AT_REFTABLE_OFFSET, fields, sizeof(fields));
@@ -227,18 +178,15 @@ static int switch_table(struct qcow2 *q, const struct growth *g)
 
 static void take_new_table(struct qcow2 *q, struct growth *g)
 {
-	uint64_t old = q->reftable_offset, old_clusters = q->reftable_clusters;
+	uint64_t old = q->reftable.offset, old_clusters = q->reftable_clusters;
 
 	for (uint32_t i = 0; i < g->blocks; i++) /* they were free clusters, which may be cached */
 		qcow2_cache_forget(&q->refblocks, (g->first + i) << q->cluster_bits);
-	free(q->reftable);
-	q->reftable = g->table;
-	q->reftable_size = g->size;
+	qcow2_root_replace(&q->reftable, (g->first + g->blocks) << q->cluster_bits, g->table,
+	                   g->size);
 	q->reftable_clusters = g->clusters;
-	q->reftable_offset = (g->first + g->blocks) << q->cluster_bits;
-	q->reftable_dirty_from = q->reftable_dirty_to = 0;
 	g->table = NULL;
-	note_end(q, q->reftable_offset + ((uint64_t)g->clusters << q->cluster_bits));
+	note_end(q, q->reftable.offset + ((uint64_t)g->clusters << q->cluster_bits));
 	qcow2_unref(q, old, old_clusters);
 }
 
@@ -253,9 +201,10 @@ static int grow_reftable(struct qcow2 *q, uint64_t cluster)
 	if (!rc)
 		rc = write_new_blocks(q, &g);
 	if (!rc)
-		rc = write_new_table(q, &g);
+		rc = qcow2_root_write_to(q, (g.first + g.blocks) << q->cluster_bits, g.table,
+		                         g.size);
 	if (!rc)
-		rc = switch_table(q, &g);
+		rc = qcow2_switch_reftable(q, (g.first + g.blocks) << q->cluster_bits, g.clusters);
 	if (!rc)
 		take_new_table(q, &g);
 	free(g.table);
@@ -268,7 +217,7 @@ static int test_free(struct qcow2 *q, uint64_t cluster, bool *is_free)
 	struct qcow2_table *t;
 	int rc;
 
-	if (cluster >> block_bits(q) >= q->reftable_size) {
+	if (cluster >> block_bits(q) >= q->reftable.size) {
 		rc = grow_reftable(q, cluster);
 		return rc ? rc : -EAGAIN;
 	}
@@ -351,7 +300,7 @@ static int make_blocks_behind(struct qcow2 *q, uint64_t first, uint64_t n, uint6
 		for (uint64_t k = start; !rc && k < end && k < first + n + blocks; k++)
 			set_in_block(q, t, k, 1);
 		if (!rc)
-			set_reftable(q, (uint32_t)(start >> block_bits(q)), offset);
+			qcow2_root_set(&q->reftable, (uint32_t)(start >> block_bits(q)), offset);
 	}
 	note_end(q, (first + n + blocks) << q->cluster_bits);
 	return rc;
@@ -363,10 +312,10 @@ static int find_untouched(struct qcow2 *q, uint64_t blocks, uint64_t *first)
 	uint32_t i = (uint32_t)((q->file_end >> q->cluster_bits) >> block_bits(q)) + 1;
 	uint32_t end = i + (uint32_t)blocks;
 
-	if (end > q->reftable_size)
+	if (end > q->reftable.size)
 		return grow_reftable(q, (uint64_t)end << block_bits(q)) ?: -EAGAIN;
 	for (uint32_t k = i; k < end; k++)
-		if (q->reftable[k])
+		if (q->reftable.entry[k])
 			return -ENOSPC;
 	*first = (uint64_t)i << block_bits(q);
 	return 0;

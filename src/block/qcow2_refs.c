@@ -243,14 +243,14 @@ static void count_reftable(struct qcow2_refs *r)
 {
 	const struct qcow2 *q = r->q;
 
-	count_bytes(r, "refcount table at", q->reftable_offset,
+	count_bytes(r, "refcount table at", q->reftable.offset,
 	            (uint64_t)q->reftable_clusters << q->cluster_bits);
-	for (uint32_t i = 0; i < q->reftable_size; i++)
-		if (q->reftable[i] & (q->cluster_size - 1))
-			qcow2_refs_damage(
-			        r, "refcount block not at a cluster's start:", q->reftable[i]);
-		else if (q->reftable[i])
-			count_bytes(r, "refcount block at", q->reftable[i], q->cluster_size);
+	for (uint32_t i = 0; i < q->reftable.size; i++)
+		if (q->reftable.entry[i] & (q->cluster_size - 1))
+			qcow2_refs_damage(r, "refcount block not at a cluster's start:",
+			                  q->reftable.entry[i]);
+		else if (q->reftable.entry[i])
+			count_bytes(r, "refcount block at", q->reftable.entry[i], q->cluster_size);
 }
 
 int qcow2_refs_count(struct qcow2_refs *r, bool reftable)
@@ -258,7 +258,7 @@ int qcow2_refs_count(struct qcow2_refs *r, bool reftable)
 	int rc;
 
 	count_bytes(r, "header", 0, r->q->cluster_size);
-	rc = count_l1(r, r->q->l1, r->q->l1_offset, r->q->l1_size, true);
+	rc = count_l1(r, r->q->l1.entry, r->q->l1.offset, r->q->l1.size, true);
 	if (!rc)
 		rc = count_snapshots(r);
 	if (!rc)
@@ -274,6 +274,8 @@ struct rebuilt {
 	uint64_t blocks; /* all ranges have one */
 	uint64_t table_clusters;
 	uint64_t per_block;
+	uint64_t *table; /* in host order */
+	uint32_t size;   /* its entries */
 };
 
 static void plan_rebuild(const struct qcow2_refs *r, struct rebuilt *b)
@@ -315,66 +317,46 @@ static int write_block(const struct qcow2_refs *r, const struct rebuilt *b, uint
 	                  q->cluster_size);
 }
 
-static int write_rebuilt(const struct qcow2_refs *r, const struct rebuilt *b)
+static int write_rebuilt(const struct qcow2_refs *r, struct rebuilt *b)
 {
-	const struct qcow2 *q = r->q;
-	size_t table_bytes = b->table_clusters << q->cluster_bits;
-	uint64_t *table = calloc(1, table_bytes);
+	struct qcow2 *q = r->q;
+	uint64_t table_bytes = b->table_clusters << q->cluster_bits;
 	uint8_t *block = malloc(q->cluster_size);
-	int rc = table && block ? 0 : -ENOMEM;
+	int rc = block ? 0 : -ENOMEM;
 
 	if (table_bytes > QCOW2_MAX_REFTABLE)
 		rc = -EFBIG;
+	b->size = (uint32_t)(table_bytes / sizeof(*b->table));
+	if (!rc) {
+		b->table = calloc(b->size, sizeof(*b->table));
+		rc = b->table ? 0 : -ENOMEM;
+	}
 	for (uint64_t i = 0; i < b->blocks && !rc; i++) {
-		table[i] = htobe64((b->first + i) << q->cluster_bits);
+		b->table[i] = (b->first + i) << q->cluster_bits;
 		rc = write_block(r, b, i, block);
 	}
-	if (!rc)
-		rc = file_write(&q->node->file, (b->first + b->blocks) << q->cluster_bits, table,
-		                table_bytes);
-	free(table);
 	free(block);
-	return rc;
+	return rc ? rc
+	          : qcow2_root_write_to(q, (b->first + b->blocks) << q->cluster_bits, b->table,
+	                                b->size);
 }
 
-/* From the old table to the new one: two fields of the header, in one sector. */
-static int switch_rebuilt(struct qcow2 *q, const struct rebuilt *b)
+static void take_rebuilt(struct qcow2 *q, struct rebuilt *b)
 {
-	uint8_t fields[12];
-	int rc = qcow2_sync(q);
-
-	qcow2_put64(fields, (b->first + b->blocks) << q->cluster_bits);
-	qcow2_put32(fields + 8, (uint32_t)b->table_clusters);
-	if (!rc)
-		rc = qcow2_write_header(q, QCOW2_AT_REFTABLE_OFFSET, fields, sizeof(fields));
-	return rc ? rc : qcow2_sync(q);
-}
-
-static int take_rebuilt(struct qcow2 *q, const struct rebuilt *b)
-{
-	uint32_t size = (uint32_t)(b->table_clusters << q->cluster_bits) / 8;
-	uint64_t *table = calloc(size, sizeof(*table));
-
-	if (!table)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < q->reftable_size; i++)
-		qcow2_cache_forget(&q->refblocks, q->reftable[i]);
-	for (uint64_t i = 0; i < b->blocks; i++)
-		table[i] = (b->first + i) << q->cluster_bits;
-	free(q->reftable);
-	q->reftable = table;
-	q->reftable_size = size;
+	for (uint32_t i = 0; i < q->reftable.size; i++)
+		qcow2_cache_forget(&q->refblocks, q->reftable.entry[i]);
+	qcow2_root_replace(&q->reftable, (b->first + b->blocks) << q->cluster_bits, b->table,
+	                   b->size);
+	b->table = NULL;
 	q->reftable_clusters = (uint32_t)b->table_clusters;
-	q->reftable_offset = (b->first + b->blocks) << q->cluster_bits;
 	q->free_from = 0;
 	q->file_end = (b->first + b->blocks + b->table_clusters) << q->cluster_bits;
-	return 0;
 }
 
 int qcow2_rebuild_refcounts(struct qcow2 *q, const struct errbuf *e)
 {
 	struct qcow2_refs r = { 0 };
-	struct rebuilt b;
+	struct rebuilt b = { 0 };
 	int rc = qcow2_refs_init(&r, q, e);
 
 	if (!rc)
@@ -386,9 +368,11 @@ int qcow2_rebuild_refcounts(struct qcow2 *q, const struct errbuf *e)
 		rc = write_rebuilt(&r, &b);
 	}
 	if (!rc)
-		rc = switch_rebuilt(q, &b);
+		rc = qcow2_switch_reftable(q, (b.first + b.blocks) << q->cluster_bits,
+		                           (uint32_t)b.table_clusters);
 	if (!rc)
-		rc = take_rebuilt(q, &b);
+		take_rebuilt(q, &b);
+	free(b.table);
 	qcow2_refs_fini(&r);
 	return rc ? block_fail(e, rc, "%s: cannot rebuild its refcounts: %s", q->node->file.path,
 	                       r.damaged ? "it is damaged" : strerror(-rc))

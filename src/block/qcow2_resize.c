@@ -66,33 +66,21 @@ static int switch_l1(struct qcow2 *q, uint64_t offset, uint32_t size)
 	return rc ? rc : qcow2_sync(q);
 }
 
-static int write_l1_at(struct qcow2 *q, const uint64_t *l1, uint32_t size, uint64_t offset)
-{
-	uint64_t bytes = (size * 8ull + q->cluster_size - 1) & ~(q->cluster_size - 1);
-	uint64_t *entries = calloc(1, bytes);
-	int rc;
-
-	if (!entries)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < size; i++)
-		entries[i] = htobe64(l1[i]);
-	rc = file_write(&q->node->file, offset, entries, bytes);
-	free(entries);
-	return rc;
-}
-
 /* A longer table, elsewhere. */
 static int grow_l1(struct qcow2 *q, uint32_t size)
 {
-	uint64_t old = q->l1_offset, old_clusters = qcow2_clusters_of(q, q->l1_size * 8ull);
-	uint64_t *l1 = calloc(size, sizeof(*l1)), offset;
-	int rc = l1 ? qcow2_alloc_all(q, qcow2_clusters_of(q, size * 8ull), &offset) : -ENOMEM;
+	uint64_t old = q->l1.offset, old_clusters = qcow2_clusters_of(q, q->l1.size * 8ull);
+	uint64_t clusters = qcow2_clusters_of(q, size * 8ull), offset;
+	uint64_t *l1 = calloc(clusters, q->cluster_size);
+	int rc = l1 ? qcow2_alloc_all(q, clusters, &offset) : -ENOMEM;
 
 	if (!rc)
 		rc = qcow2_flush_now(q);
 	if (!rc) {
-		memcpy(l1, q->l1, q->l1_size * sizeof(*l1));
-		rc = write_l1_at(q, l1, size, offset);
+		memcpy(l1, q->l1.entry, q->l1.size * sizeof(*l1));
+		/* To the end of its last cluster. */
+		rc = qcow2_root_write_to(q, offset, l1,
+		                         (uint32_t)(clusters << q->cluster_bits) / 8);
 	}
 	if (!rc)
 		rc = qcow2_sync(q);
@@ -102,10 +90,7 @@ static int grow_l1(struct qcow2 *q, uint32_t size)
 		free(l1);
 		return rc;
 	}
-	free(q->l1);
-	q->l1 = l1;
-	q->l1_size = size;
-	q->l1_offset = offset;
+	qcow2_root_replace(&q->l1, offset, l1, size);
 	qcow2_unref(q, old, old_clusters);
 	return 0;
 }
@@ -114,7 +99,7 @@ static int grow(struct qcow2 *q, uint64_t size, uint64_t l1_size)
 {
 	struct node *n = q->node;
 	uint64_t old = n->size, stale = (old + q->cluster_size - 1) & ~(q->cluster_size - 1);
-	int rc = l1_size > q->l1_size ? grow_l1(q, (uint32_t)l1_size) : 0;
+	int rc = l1_size > q->l1.size ? grow_l1(q, (uint32_t)l1_size) : 0;
 
 	if (rc)
 		return rc;

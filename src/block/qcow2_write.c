@@ -15,13 +15,6 @@
 #include "block/iov.h"
 #include "block/qcow2.h"
 
-struct write_job {
-	struct qcow2 *q;
-	struct node_request *request;
-	unsigned pending; /* parts, and one for the loop that makes them */
-	int rc;
-};
-
 /* What a request leaves of a cluster. */
 struct edge {
 	struct node_request read;
@@ -30,7 +23,7 @@ struct edge {
 
 struct qcow2_link {
 	struct qcow2_link *next;
-	struct write_job *job;
+	struct qcow2_job *job;
 	struct aio_request aio;
 	uint64_t at, len;         /* within the request */
 	uint64_t first, clusters; /* the guest's; 0 clusters: in place */
@@ -42,30 +35,17 @@ struct qcow2_link {
 	struct iovec iov[];
 };
 
-static void end_one(struct write_job *job, int rc)
-{
-	struct node_request *r = job->request;
-
-	if (rc && !job->rc)
-		job->rc = rc;
-	if (--job->pending)
-		return;
-	rc = job->rc;
-	free(job);
-	r->done(r, rc);
-}
-
 static void end_part(struct qcow2_link *p, int rc)
 {
-	struct write_job *job = p->job;
+	struct qcow2_job *job = p->job;
 
 	free(p->head.iov.iov_base);
 	free(p->tail.iov.iov_base);
 	free(p);
-	end_one(job, rc);
+	qcow2_job_end_part(job, rc);
 }
 
-static struct qcow2_link *new_part(struct write_job *job, uint64_t at, uint64_t len)
+static struct qcow2_link *new_part(struct qcow2_job *job, uint64_t at, uint64_t len)
 {
 	struct qcow2_link *p = malloc(sizeof(*p) + (job->request->nr_iov + 2) * sizeof(p->iov[0]));
 
@@ -284,7 +264,7 @@ static uint64_t bytes_from(const struct qcow2 *q, uint64_t skip, uint64_t cluste
 }
 
 /* A part that changes entries. How many bytes of the request it has, or 0 and *rc. */
-static uint64_t write_new(struct write_job *job, uint64_t at, const struct qcow2_run *run, int *rc)
+static uint64_t write_new(struct qcow2_job *job, uint64_t at, const struct qcow2_run *run, int *rc)
 {
 	struct qcow2 *q = job->q;
 	uint64_t offset = job->request->offset + at, left = job->request->len - at;
@@ -314,7 +294,7 @@ static uint64_t write_new(struct write_job *job, uint64_t at, const struct qcow2
 	return left;
 }
 
-static uint64_t write_in_place(struct write_job *job, uint64_t at, const struct qcow2_run *run,
+static uint64_t write_in_place(struct qcow2_job *job, uint64_t at, const struct qcow2_run *run,
                                int *rc)
 {
 	struct qcow2 *q = job->q;
@@ -331,7 +311,7 @@ static uint64_t write_in_place(struct write_job *job, uint64_t at, const struct 
 }
 
 /* The next part. How many bytes it has, 0 after an error. */
-static uint64_t write_next(struct write_job *job, uint64_t at)
+static uint64_t write_next(struct qcow2_job *job, uint64_t at)
 {
 	struct qcow2 *q = job->q;
 	uint64_t offset = job->request->offset + at, left = job->request->len - at, len = 0;
@@ -364,15 +344,12 @@ int qcow2_write_is_in_place(struct qcow2 *q, const struct node_request *r, bool 
 
 void qcow2_write(struct qcow2 *q, struct node_request *r)
 {
-	struct write_job *job = malloc(sizeof(*job));
+	struct qcow2_job *job = qcow2_job_new(q, r);
 	uint64_t at = 0, len = 1;
 
-	if (!job) {
-		r->done(r, -ENOMEM);
+	if (!job)
 		return;
-	}
-	*job = (struct write_job){ .q = q, .request = r, .pending = 1 };
 	for (; at < r->len && len; at += len)
 		len = write_next(job, at);
-	end_one(job, 0);
+	qcow2_job_end_part(job, 0);
 }

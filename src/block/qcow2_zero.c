@@ -11,16 +11,9 @@
 
 static const uint8_t zeroes[ZEROES_BYTES];
 
-struct zero_job {
-	struct qcow2 *q;
-	struct node_request *request;
-	unsigned pending; /* pieces, and one for who makes them */
-	int rc;
-};
-
 struct zero_piece {
 	struct node_request inner;
-	struct zero_job *job;
+	struct qcow2_job *job;
 	struct iovec iov[];
 };
 
@@ -67,29 +60,16 @@ void qcow2_zero(struct qcow2 *q, struct node_request *r)
 	r->done(r, rc);
 }
 
-static void end_one(struct zero_job *job, int rc)
-{
-	struct node_request *r = job->request;
-
-	if (rc && !job->rc)
-		job->rc = rc;
-	if (--job->pending)
-		return;
-	rc = job->rc;
-	free(job);
-	r->done(r, rc);
-}
-
 static void end_piece(struct node_request *inner, int rc)
 {
 	struct zero_piece *p = container_of(inner, struct zero_piece, inner);
-	struct zero_job *job = p->job;
+	struct qcow2_job *job = p->job;
 
 	free(p);
-	end_one(job, rc);
+	qcow2_job_end_part(job, rc);
 }
 
-static void submit_piece(struct zero_job *job, enum block_op op, uint64_t offset, uint64_t len)
+static void submit_piece(struct qcow2_job *job, enum block_op op, uint64_t offset, uint64_t len)
 {
 	unsigned nr = op == BLOCK_WRITE ? (unsigned)((len + ZEROES_BYTES - 1) / ZEROES_BYTES) : 0;
 	struct zero_piece *p = malloc(sizeof(*p) + nr * sizeof(p->iov[0]));
@@ -115,7 +95,7 @@ static void submit_piece(struct zero_job *job, enum block_op op, uint64_t offset
 }
 
 /* What is less than a cluster; nothing is to be done where there are zeroes already. */
-static void submit_edge(struct zero_job *job, uint64_t offset, uint64_t len)
+static void submit_edge(struct qcow2_job *job, uint64_t offset, uint64_t len)
 {
 	struct qcow2_run run;
 	int rc = len ? qcow2_map(job->q, offset >> job->q->cluster_bits, 1, &run) : 0;
@@ -126,7 +106,7 @@ static void submit_edge(struct zero_job *job, uint64_t offset, uint64_t len)
 		submit_piece(job, BLOCK_WRITE, offset, len);
 }
 
-static void split(struct zero_job *job)
+static void split(struct qcow2_job *job)
 {
 	const struct node_request *r = job->request;
 	const struct qcow2 *q = job->q;
@@ -148,16 +128,13 @@ static void split(struct zero_job *job)
 
 void qcow2_submit_zeroes(struct qcow2 *q, struct node_request *r)
 {
-	struct zero_job *job = malloc(sizeof(*job));
+	struct qcow2_job *job = qcow2_job_new(q, r);
 
-	if (!job) {
-		r->done(r, -ENOMEM);
+	if (!job)
 		return;
-	}
-	*job = (struct zero_job){ .q = q, .request = r, .pending = 1 };
 	if (q->version > 2 || !q->node->backing)
 		split(job);
 	else
 		submit_piece(job, BLOCK_WRITE, r->offset, r->len);
-	end_one(job, 0);
+	qcow2_job_end_part(job, 0);
 }

@@ -48,6 +48,8 @@ static struct world {
 	bool attached[WORLD_ROUTES];
 	unsigned messages;
 	bool readonly;
+	uint8_t *content; /* of the disk, WORLD_DISK bytes; NULL: reads give 0x5a, writes go nowhere
+	                   */
 } world;
 
 /* Workers. */
@@ -146,7 +148,29 @@ void block_submit(struct block *b, struct block_request *r)
 	b->request[b->nr++] = r;
 }
 
-/* Ends one of the requests, with the buffers touched as a disk would. */
+/* Touches buffers and content as a disk would. */
+static void perform(const struct block_request *r)
+{
+	uint8_t *at = world.content ? world.content + r->offset : NULL;
+
+	if (at && (r->op == BLOCK_DISCARD || r->op == BLOCK_WRITE_ZEROES))
+		memset(at, 0, r->len);
+	for (unsigned i = 0; moves_data(r) && i < r->nr_iov; i++) {
+		size_t len = r->iov[i].iov_len;
+
+		if (!at && r->op == BLOCK_READ)
+			memset(r->iov[i].iov_base, 0x5a, len);
+		if (!at)
+			continue;
+		if (r->op == BLOCK_READ)
+			memcpy(r->iov[i].iov_base, at, len);
+		else
+			memcpy(at, r->iov[i].iov_base, len);
+		at += len;
+	}
+}
+
+/* Ends one of the requests. */
 static void end_request(unsigned n, int rc)
 {
 	struct block *b = &world.disk;
@@ -157,8 +181,8 @@ static void end_request(unsigned n, int rc)
 	n %= b->nr;
 	r = b->request[n];
 	b->request[n] = b->request[--b->nr];
-	for (unsigned i = 0; r->op == BLOCK_READ && !rc && i < r->nr_iov; i++)
-		memset(r->iov[i].iov_base, 0x5a, r->iov[i].iov_len);
+	if (!rc)
+		perform(r);
 	r->done(r, rc);
 }
 

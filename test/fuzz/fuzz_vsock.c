@@ -227,12 +227,12 @@ static void open_streams(void)
 
 /* What the input finds: nothing, a device that has been started in the plain layout, streams, too.
  */
-static void begin(unsigned how)
+static void begin(unsigned how, bool shortcuts)
 {
 	struct vsock_options options = { .path = path, .cid = CID };
 	char err[256];
 
-	world_begin();
+	world_begin(shortcuts);
 	fake_nr_timers = 0;
 	check(!virtio_vsock_add(&world.host, &world.bus, world.mem, &options, err, sizeof(err)));
 	device->has_thread = false;
@@ -387,7 +387,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			listen_at(i);
 	}
 	before = next_fd();
-	begin(size ? data[size - 1] & 3 : 3);
+	begin(size ? data[size - 1] & 3 : 3, size && data[size - 1] & 4);
 	for (size_t i = 0; i < MAX_RECORDS && (i + 1) * RECORD_BYTES <= size; i++)
 		run_record(data + i * RECORD_BYTES);
 	end();

@@ -17,11 +17,6 @@ struct suppression {
 enum { EVENTS_ALL, EVENTS_NONE, EVENTS_AT };
 #define WHERE_WRAP 0x8000u
 
-static uint64_t desc_bytes(unsigned size)
-{
-	return size * sizeof(struct vq_desc);
-}
-
 static uint64_t event_bytes(unsigned size)
 {
 	return sizeof(struct suppression);
@@ -173,7 +168,6 @@ static void packed_want_kicks(struct vq *q, bool on)
 }
 
 const struct vq_layout vq_packed = {
-	.desc_bytes = desc_bytes,
 	.driver_bytes = event_bytes,
 	.device_bytes = event_bytes,
 	.driver_align = 4,

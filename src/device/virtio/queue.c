@@ -232,7 +232,8 @@ static bool map_rings(struct vq *q)
 	unsigned size = q->s.size;
 	bool packed = l == &vq_packed;
 
-	q->desc_ring = map_area(q, q->s.desc, l->desc_bytes(size), sizeof(struct vq_desc), packed);
+	q->desc_ring = map_area(q, q->s.desc, size * sizeof(struct vq_desc), sizeof(struct vq_desc),
+	                        packed);
 	q->driver_area = map_area(q, q->s.driver, l->driver_bytes(size), l->driver_align, false);
 	q->device_area = map_area(q, q->s.device, l->device_bytes(size), l->device_align, true);
 	return q->desc_ring && q->driver_area && q->device_area;

@@ -19,8 +19,8 @@ struct vq_desc {
 #define VQ_INDIRECT 4
 
 struct vq_layout {
-	/* Bytes of the three areas, and what their addresses must be multiples of. */
-	uint64_t (*desc_bytes)(unsigned size);
+	/* Bytes of the areas beside the descriptors, and what their addresses must be multiples of.
+	 */
 	uint64_t (*driver_bytes)(unsigned size);
 	uint64_t (*device_bytes)(unsigned size);
 	unsigned driver_align, device_align;

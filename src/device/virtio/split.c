@@ -18,11 +18,6 @@ struct used_entry {
 	uint32_t id, len;
 };
 
-static uint64_t desc_bytes(unsigned size)
-{
-	return size * sizeof(struct vq_desc);
-}
-
 static uint64_t driver_bytes(unsigned size)
 {
 	return RING_ENTRIES + size * 2 + 2;
@@ -136,7 +131,6 @@ static void split_want_kicks(struct vq *q, bool on)
 }
 
 const struct vq_layout vq_split = {
-	.desc_bytes = desc_bytes,
 	.driver_bytes = driver_bytes,
 	.device_bytes = device_bytes,
 	.driver_align = 2,

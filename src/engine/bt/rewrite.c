@@ -67,8 +67,25 @@ static void put_immediates(struct emit *e, const struct guest_insn *g)
 			emit_bytes(e, g->bytes + g->z.raw.imm[n].offset, g->z.raw.imm[n].size / 8);
 }
 
-/* With one vCPU nobody else does read-modify-write on guest memory, and a host's LOCK costs what a
- * guest on such a machine does not expect. */
+/* ADD, OR, SUB or XOR of a zero, locked: a memory barrier (SDM 3A 8.2.3.9), and nothing else. */
+static bool is_barrier(const struct guest_insn *g)
+{
+	return g->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (g->z.opcode & 0xfc) == 0x80 &&
+	       (BIT(g->z.raw.modrm.reg) & (BIT(0) | BIT(1) | BIT(5) | BIT(6))) &&
+	       !g->z.raw.imm[0].value.u;
+}
+
+/*
+ * With one vCPU nobody else does read-modify-write on guest memory, and a host's LOCK costs what a
+ * guest on such a machine does not expect. But a device's thread reads what the guest has written,
+ * and the other way round: a driver that offers a buffer and then looks whether the device wants a
+ * doorbell (virtio 1.2, 2.7.13.4.1 and 2.8.21.3.1) must not look first. Its barrier stays one.
+ */
+static bool needs_lock(const struct bt_xlat *x, const struct guest_insn *g)
+{
+	return x->b->cpu->nr_cpus != 1 || is_barrier(g);
+}
+
 static void put_prefixes(struct bt_xlat *x, const struct guest_insn *g)
 {
 	struct emit *e = &x->e;
@@ -76,7 +93,7 @@ static void put_prefixes(struct bt_xlat *x, const struct guest_insn *g)
 	for (unsigned n = 0; n < g->z.raw.prefix_count; n++) {
 		uint8_t v = g->z.raw.prefixes[n].value;
 
-		if (v == 0x66 || (v == 0xf0 && x->b->cpu->nr_cpus != 1) || v == 0xf2 || v == 0xf3)
+		if (v == 0x66 || (v == 0xf0 && needs_lock(x, g)) || v == 0xf2 || v == 0xf3)
 			emit8(e, v);
 	}
 }
