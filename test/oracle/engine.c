@@ -10,7 +10,7 @@
  * maps at SYSTEM_VA; the areas of oracle.h in the second 2 MiB, mapped by 4 KiB pages.
  */
 #include <errno.h>
-#include <signal.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +43,7 @@
 #define ATTR_CODE64(dpl) (0xb | SEG_S | ((dpl) << 5) | SEG_P | SEG_L | SEG_G)
 #define ATTR_DATA(dpl)   (0x3 | SEG_S | ((dpl) << 5) | SEG_P | SEG_DB | SEG_G)
 
-#define HUNG_SECONDS 60 /* for a batch: far beyond what the busiest host needs */
+#define HUNG_SECONDS 20 /* for a batch: far beyond what the busiest host needs */
 
 struct engine_side {
 	struct oracle_side side;
@@ -56,15 +56,43 @@ struct engine_side {
 	struct oracle_outcome result;
 };
 
-/* The watchdog's target: signal handlers have no argument. */
-static struct engine_side *volatile hung_side;
+/* Kicks come from another thread, as engines expect. */
+static struct {
+	pthread_mutex_t lock;
+	struct engine_side *side; /* that runs a batch, or NULL */
+	unsigned seconds;         /* that it has left */
+} watched = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-static void kick_hung(int sig)
+static void watch(struct engine_side *s)
 {
-	struct engine_side *s = hung_side;
+	pthread_mutex_lock(&watched.lock);
+	watched.side = s;
+	watched.seconds = HUNG_SECONDS;
+	pthread_mutex_unlock(&watched.lock);
+}
 
-	if (s)
-		s->engine->kick(s->cpu);
+static void *watchdog(void *unused)
+{
+	for (;;) {
+		sleep(1);
+		pthread_mutex_lock(&watched.lock);
+		if (watched.side && (!watched.seconds || !--watched.seconds))
+			watched.side->engine->kick(watched.side->cpu);
+		pthread_mutex_unlock(&watched.lock);
+	}
+	return NULL;
+}
+
+static int start_watchdog(void)
+{
+	static bool started;
+	pthread_t thread;
+	int rc = started ? 0 : -pthread_create(&thread, NULL, watchdog, NULL);
+
+	if (!rc && !started)
+		pthread_detach(thread);
+	started = started || !rc;
+	return rc;
 }
 
 /* Nothing is attached: ports and addresses read as ones, unknown MSRs fault, no interrupts. */
@@ -296,8 +324,7 @@ static const struct oracle_outcome *engine_run(struct oracle_side *side,
 	put_area(s, CODE_PA, b->code, sizeof(b->code));
 	put_area(s, RODATA_PA, b->rodata, sizeof(b->rodata));
 	s->engine->invalidate(s->cpu);
-	hung_side = s;
-	alarm(HUNG_SECONDS);
+	watch(s);
 	for (unsigned i = 0; i < b->nr; i++) {
 		struct oracle_memory *m = &s->result.memory[i];
 
@@ -307,8 +334,7 @@ static const struct oracle_outcome *engine_run(struct oracle_side *side,
 		get_area(s, DATA_PA, m->data, sizeof(m->data));
 		get_area(s, USTACK_PA, m->stack, sizeof(m->stack));
 	}
-	alarm(0);
-	hung_side = NULL;
+	watch(NULL);
 	return &s->result;
 }
 
@@ -420,7 +446,9 @@ int oracle_engine_new(struct oracle_side **out, const char *name, unsigned class
 	build_tables(s);
 	build_descriptors(s);
 	init_system(s);
-	signal(SIGALRM, kick_hung);
+	rc = start_watchdog();
+	if (rc)
+		goto out;
 	*out = &s->side;
 	return 0;
 out:
