@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pathlib
 import random
 import re
 import shutil
@@ -103,6 +104,39 @@ def test_disk(start, tmp_path):
     assert hashlib.sha256(second.read_bytes()).hexdigest() == sums[1]
     assert read_ext4(first, "kept") == "kept\n"
     subprocess.run([tool("e2fsck"), "-fn", first], check=True, capture_output=True)
+
+
+MOVE_SCRIPT = """
+for n in 1 2 3; do
+	dd if=/dev/zero of=/dev/DISK bs=1M count=24 oflag=direct
+	dd if=/dev/DISK of=/dev/null bs=1M iflag=direct
+done
+echo moved
+until false; do sleep 1; done
+"""
+
+
+def bytes_by_thread(pid):
+    """What the kernel counts of a process's threads: {name: bytes read and written}."""
+    total = {}
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        name = (task / "comm").read_text().strip()
+        counts = dict(re.findall(r"^(\w+): (\d+)$", (task / "io").read_text(), re.M))
+        total[name] = total.get(name, 0) + sum(
+            int(counts[key]) for key in ("rchar", "wchar", "read_bytes", "write_bytes"))
+    return total
+
+
+@pytest.mark.parametrize("bus, disk", [("virtio", "vda"), ("nvme", "nvme0n1")])
+def test_disks_leave_vcpus_alone(start, tmp_path, bus, disk):
+    """144 MiB to and from a disk; the vCPU's thread itself reads and writes next to nothing."""
+    make_disk(tmp_path / "disk", 24, 1)
+    m = start_devices(start, tmp_path, ["virtio_pci", "virtio_blk"],
+                      MOVE_SCRIPT.replace("DISK", disk), "--disk", f"{tmp_path}/disk,if={bus}")
+    m.expect("moved", SECONDS)
+    moved = bytes_by_thread(m.process.pid)
+    vcpus = {name: n for name, n in moved.items() if name.startswith("vcpu")}
+    assert vcpus and all(n < MIB for n in vcpus.values()), moved
 
 
 PORT_SCRIPT = """
