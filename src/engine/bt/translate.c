@@ -135,7 +135,7 @@ static void entries(struct bt_xlat *x, uint32_t *host, uint32_t *slot)
 }
 
 /* Most that one of the pending becomes, out of line; one instruction, with all its checks. */
-#define PENDING_BYTES 48
+#define PENDING_BYTES 80
 #define CROSS_BYTES   160
 #define INSN_BYTES    512
 
@@ -146,7 +146,8 @@ static bool has_room(const struct bt_xlat *x)
 	              x->nr_crosses * CROSS_BYTES;
 
 	return x->nr_sites + x->nr_crosses < XLAT_SITES - 8 &&
-	       x->nr_exits + x->nr_crosses < XLAT_EXITS - 4 && x->nr_pending < XLAT_PENDING - 16 &&
+	       x->nr_exits + x->nr_crosses < XLAT_EXITS - 4 &&
+	       x->nr_pending + x->nr_crosses < XLAT_PENDING - 16 &&
 	       code < BT_BLOCK_CODE_MAX - 4 * INSN_BYTES;
 }
 
