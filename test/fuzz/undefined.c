@@ -81,7 +81,35 @@ static uint64_t exceptions(const struct cpu *c)
 	return sum;
 }
 
-static uint64_t step_to_end(struct guest *g)
+/*
+ * The tables as they were loaded, to see the guest write them: from then on it is nobody's to say
+ * what is in a TLB. A write may be undone before the end, so each step is looked at.
+ */
+struct tables {
+	const uint8_t *now;
+	uint8_t loaded[SYSTEM_SIZE - PML5_PA], last[SYSTEM_SIZE - PML5_PA];
+};
+
+static void note_tables(struct tables *t, struct guest *g)
+{
+	t->now = mem_host(g->mem, PML5_PA, sizeof(t->loaded), true);
+	memcpy(t->loaded, t->now, sizeof(t->loaded));
+	memcpy(t->last, t->now, sizeof(t->last));
+}
+
+/* Other bits than accessed and dirty. */
+static bool tables_written(struct tables *t)
+{
+	if (!memcmp(t->last, t->now, sizeof(t->last)))
+		return false;
+	memcpy(t->last, t->now, sizeof(t->last));
+	for (unsigned n = 0; n < sizeof(t->loaded); n++)
+		if ((t->loaded[n] ^ t->now[n]) & (n % 4 ? 0xff : 0x9f))
+			return true;
+	return false;
+}
+
+static uint64_t step_to_end(struct guest *g, struct tables *t)
 {
 	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
 	struct exit e = { .reason = EXIT_NONE };
@@ -100,7 +128,7 @@ static uint64_t step_to_end(struct guest *g)
 		if (z.length && follow(&z, op, &flags))
 			return USED;
 		interp_step(c, &e);
-		if (z.length && overwritten(c, at, bytes, z.length))
+		if ((z.length && overwritten(c, at, bytes, z.length)) || tables_written(t))
 			return USED;
 		if (e.reason == EXIT_HLT || e.reason == EXIT_SHUTDOWN)
 			return was | flags;
@@ -113,17 +141,10 @@ static uint64_t step_to_end(struct guest *g)
 	return USED;
 }
 
-/* What is in the tables but not in a TLB, or the other way round, is nobody's to say. */
 uint64_t undefined_flags(struct guest *g)
 {
-	static uint8_t before[SYSTEM_SIZE - PML5_PA];
-	const uint8_t *tables = mem_host(g->mem, PML5_PA, sizeof(before), true);
-	uint64_t flags;
+	static struct tables tables;
 
-	memcpy(before, tables, sizeof(before));
-	flags = step_to_end(g);
-	for (unsigned n = 0; n < sizeof(before); n++)
-		if ((before[n] ^ tables[n]) & (n % 4 ? 0xff : 0x9f)) /* accessed, dirty */
-			return USED;
-	return flags;
+	note_tables(&tables, g);
+	return step_to_end(g, &tables);
 }
