@@ -83,6 +83,7 @@ def fio(m, who, job, form):
     mode, size, time_limit, before = JOBS[job]
     disk = FORMATS[form]
     run(m, before.format(disk=disk))
+    os.sync()  # or the host writes the last job's data back in this one's time
     cpu = device_seconds(m) if who == "trapeze" else 0
     text = run(m, f"fio --name=x --filename={disk} --rw={mode} --bs={size} --direct=1"
                f" --ioengine=libaio --iodepth=16 {time_limit} --output-format=json > /tmp/f;"
