@@ -219,6 +219,10 @@ static void put_prefixes(struct oracle_rng *r, struct candidate *c, unsigned sim
 		put(c, simd[rng_below(r, ARRAY_SIZE(simd))]);
 	if (rng_chance(r, 1))
 		put(c, simd[rng_below(r, ARRAY_SIZE(simd))]);
+	/* The same ones again, up to the longest instruction there is. */
+	if (c->n && rng_chance(r, 1))
+		for (unsigned n = rng_below(r, 12); n; n--)
+			put(c, c->bytes[rng_below(r, c->n)]);
 }
 
 /* REX.X, and its inverse in VEX, is rare: it turns "no index" into R12. */

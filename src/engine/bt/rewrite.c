@@ -86,16 +86,27 @@ static bool needs_lock(const struct bt_xlat *x, const struct guest_insn *g)
 	return x->b->cpu->nr_cpus != 1 || is_barrier(g);
 }
 
+/* Each once, and of REP and REPNE the last, which is the one that counts: an instruction of 15
+ * bytes that repeats them has no room for what is longer here (SDM 2A 2.3.11). */
 static void put_prefixes(struct bt_xlat *x, const struct guest_insn *g)
 {
-	struct emit *e = &x->e;
+	bool size = false, lock = false;
+	uint8_t rep = 0;
 
 	for (unsigned n = 0; n < g->z.raw.prefix_count; n++) {
 		uint8_t v = g->z.raw.prefixes[n].value;
 
-		if (v == 0x66 || (v == 0xf0 && needs_lock(x, g)) || v == 0xf2 || v == 0xf3)
-			emit8(e, v);
+		size |= v == 0x66;
+		lock |= v == 0xf0;
+		if (v == 0xf2 || v == 0xf3)
+			rep = v;
 	}
+	if (size)
+		emit8(&x->e, 0x66);
+	if (lock && needs_lock(x, g))
+		emit8(&x->e, 0xf0);
+	if (rep)
+		emit8(&x->e, rep);
 }
 
 static void put_modrm(struct emit *e, const struct fields *f)

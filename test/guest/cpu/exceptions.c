@@ -68,6 +68,22 @@ static void test_undefined(void)
 	      "0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x90");
 }
 
+/* All of the 15 bytes that an instruction may have, most of them the same prefix. */
+static void test_prefixes(void)
+{
+	uint32_t number = 40;
+
+	asm volatile(".fill 13, 1, 0xf2; addl %1, (%0)" : : "b"(&number), "a"(2) : "memory");
+	ok_equal("thirteen REPNE count as one", number, 42);
+	asm volatile("mov %0, %%r13; .fill 6, 1, 0xf2; .fill 5, 1, 0xf3; addl %1, (%%r13)"
+	             :
+	             : "r"(&number), "a"(2)
+	             : "r13", "memory");
+	ok_equal("REPNE and REP by turns, too", number, 44);
+	asm volatile(".fill 12, 1, 0x66; addw %w1, (%0)" : : "b"(&number), "a"(0x1ffff) : "memory");
+	ok_equal("an operand size said twelve times", number, 43);
+}
+
 static void test_segments(void)
 {
 	gdt[SEL_NOT_PRESENT / 8] = descriptor(0, 0xfffff, 0x13, 0xc);
@@ -336,6 +352,7 @@ void guest_run(void)
 {
 	test_return_addresses();
 	test_undefined();
+	test_prefixes();
 	test_segments();
 	test_memory();
 	test_fpu();
