@@ -130,13 +130,13 @@ static uint64_t step_to_end(struct guest *g, struct tables *t)
 		interp_step(c, &e);
 		if ((z.length && overwritten(c, at, bytes, z.length)) || tables_written(t))
 			return USED;
+		if (exceptions(c) != before) {
+			if (was) /* they are on the stack now, or in a TSS */
+				return USED;
+			flags = 0;
+		}
 		if (e.reason == EXIT_HLT || e.reason == EXIT_SHUTDOWN)
 			return was | flags;
-		if (exceptions(c) == before)
-			continue;
-		if (was) /* they are on the stack now */
-			return USED;
-		flags = 0;
 	}
 	return USED;
 }
