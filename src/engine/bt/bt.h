@@ -23,7 +23,7 @@
 
 #define BT_TLB_BITS    12
 #define BT_TLB_ENTRIES (1u << BT_TLB_BITS)
-#define BT_JC_ENTRIES  4096u
+#define BT_JC_ENTRIES  8192u
 #define BT_JOURNAL     2048
 #define BT_POSTS       64
 #define BT_WORLD_MAX   64

@@ -111,11 +111,16 @@ void cache_free(struct bt *b)
 
 /* ---- finding ---- */
 
-static struct bt_block **bucket_of(struct bt_cache *c, const uint8_t *host, uint32_t key)
+static uint32_t *bucket_of(struct bt_cache *c, const uint8_t *host, uint32_t key)
 {
 	uint64_t h = ((uintptr_t)host + key * 0x10001ull) * 0x9e3779b97f4a7c15ull;
 
-	return &c->bucket[h >> (64 - 15)];
+	return &c->bucket[h >> (64 - BT_BUCKET_BITS)];
+}
+
+static struct bt_block *in_bucket(const struct bt_cache *c, uint32_t ref)
+{
+	return ref ? (struct bt_block *)(c->meta + 16ull * (ref - 1)) : NULL;
 }
 
 static unsigned page_hash(const uint8_t *host)
@@ -135,10 +140,11 @@ static struct bt_block **span_of(struct bt_cache *c, const uint8_t *host2)
 
 struct bt_block *cache_find(struct bt *b, const uint8_t *host, uint32_t key)
 {
-	struct bt_block *k = *bucket_of(b->cache, host, key);
+	const struct bt_cache *c = b->cache;
+	struct bt_block *k = in_bucket(c, *bucket_of(b->cache, host, key));
 
 	while (k && (k->host != host || k->key != key))
-		k = k->next_hash;
+		k = in_bucket(c, k->next_hash);
 	return k;
 }
 
@@ -298,13 +304,20 @@ static void kill(struct bt *b, struct bt_block *k)
 	forget_jumps(b, k);
 }
 
-enum list { LIST_HASH, LIST_PAGE, LIST_SPAN };
+enum list { LIST_PAGE, LIST_SPAN };
 
 static struct bt_block **next_of(struct bt_block *k, enum list list)
 {
-	return list == LIST_HASH   ? &k->next_hash
-	       : list == LIST_PAGE ? &k->next_page
-	                           : &k->next_span;
+	return list == LIST_PAGE ? &k->next_page : &k->next_span;
+}
+
+static void remove_from_bucket(struct bt_cache *c, const struct bt_block *k)
+{
+	uint32_t *at = bucket_of(c, k->host, k->key);
+
+	while (in_bucket(c, *at) != k)
+		at = &in_bucket(c, *at)->next_hash;
+	*at = k->next_hash;
 }
 
 static void remove_from(struct bt_block **head, struct bt_block *k, enum list list)
@@ -318,7 +331,7 @@ void cache_drop(struct bt *b, struct bt_block *k)
 {
 	struct bt_cache *c = b->cache;
 
-	remove_from(bucket_of(c, k->host, k->key), k, LIST_HASH);
+	remove_from_bucket(c, k);
 	remove_from(page_of(c, k->host), k, LIST_PAGE);
 	if (k->host2)
 		remove_from(span_of(c, k->host2), k, LIST_SPAN);
@@ -327,11 +340,11 @@ void cache_drop(struct bt *b, struct bt_block *k)
 
 void cache_insert(struct bt *b, struct bt_segment *s, struct bt_block *k)
 {
-	struct bt_block **bucket = bucket_of(b->cache, k->host, k->key);
+	uint32_t *bucket = bucket_of(b->cache, k->host, k->key);
 	struct bt_block **page = page_of(b->cache, k->host);
 
 	k->next_hash = *bucket;
-	*bucket = k;
+	*bucket = (uint32_t)(((uint8_t *)k - b->cache->meta) / 16 + 1);
 	k->next_page = *page;
 	*page = k;
 	if (k->host2) {
@@ -379,6 +392,19 @@ static bool has_room(const struct bt_segment *s)
 	       s->meta_size - s->meta_used >= BT_BLOCK_META_MAX && s->nr_blocks < s->max_blocks;
 }
 
+static void sweep_buckets(struct bt_cache *c)
+{
+	for (unsigned n = 0; n < BT_BUCKETS; n++)
+		for (uint32_t *at = &c->bucket[n]; *at;) {
+			struct bt_block *k = in_bucket(c, *at);
+
+			if (k->dead)
+				*at = k->next_hash;
+			else
+				at = &k->next_hash;
+		}
+}
+
 static void sweep(struct bt_block **heads, unsigned nr, enum list list)
 {
 	for (unsigned n = 0; n < nr; n++)
@@ -403,7 +429,7 @@ static void empty(struct bt *b, struct bt_segment *s)
 	c->drops++;
 	for (unsigned n = 0; n < s->nr_blocks; n++)
 		kill(b, s->block[n]);
-	sweep(c->bucket, BT_BUCKETS, LIST_HASH);
+	sweep_buckets(c);
 	sweep(c->page, BT_PAGES, LIST_PAGE);
 	sweep(c->span, BT_PAGES, LIST_SPAN);
 	s->nr_blocks = 0;

@@ -131,19 +131,22 @@ struct bt_window {
 };
 
 #define BT_JC_MANY 0xffff
+/* What cache_find() and who asked it read comes first, and lies on one line of the host's cache
+ * more often than not. */
 struct bt_block {
-	struct bt_block *next_hash, *next_page;
 	const uint8_t *host; /* of its first guest byte */
-	uint64_t granules;   /* of its page */
 	uint32_t key;
-	uint32_t hash;                               /* of its bytes */
-	uint32_t start, entry_slot, entry_host, end; /* offsets of code */
-	uint32_t loop_slot, loop_host; /* entries for exits with `loop`; see translate.c */
-	uint16_t bytes;                /* of guest code */
-	uint16_t nr_sites, nr_exits, nr_windows, nr_insns;
+	uint32_t next_hash;                          /* as in bt_cache.bucket */
+	uint32_t entry_slot, entry_host, start, end; /* offsets of code */
 	bool dead, global;
 	uint16_t jc; /* 0: not in the jump cache; one more than where; BT_JC_MANY: at several places
 	              */
+	uint32_t hash;                 /* of its bytes */
+	uint32_t loop_slot, loop_host; /* entries for exits with `loop`; see translate.c */
+	struct bt_block *next_page;
+	uint64_t granules; /* of its page */
+	uint16_t bytes;    /* of guest code */
+	uint16_t nr_sites, nr_exits, nr_windows, nr_insns;
 	bool sse, avx, x87; /* has such instructions: legacy and VEX encoded vectors, x87 */
 	/* Flags are overwritten unread: the slot may hold a recipe at entry_slot, if it is made of
 	 * none of these registers. */
@@ -160,9 +163,10 @@ struct bt_block {
 	struct bt_block *next_span;
 };
 
-#define BT_SEGMENTS 8
-#define BT_BUCKETS  (1u << 15)
-#define BT_PAGES    (1u << 12)
+#define BT_SEGMENTS    8
+#define BT_BUCKET_BITS 17
+#define BT_BUCKETS     (1u << BT_BUCKET_BITS)
+#define BT_PAGES       (1u << 12)
 
 struct bt_segment {
 	uint32_t code_start, code_end; /* offsets */
@@ -182,7 +186,10 @@ struct bt_cache {
 	struct bt_segment seg[BT_SEGMENTS];
 	unsigned current;
 	unsigned drops; /* counts segments emptied: what pointed into one may be gone */
-	struct bt_block *bucket[BT_BUCKETS];
+	/* One more than a sixteenth of the block's offset in meta; 0: none. A guest that boots a
+	 * distribution has a quarter of a million blocks, and each step of a chain misses the
+	 * host's caches. */
+	uint32_t bucket[BT_BUCKETS];
 	struct bt_block *page[BT_PAGES];
 	struct bt_block *span[BT_PAGES]; /* by host2 */
 	struct bt_exit *cross;           /* linked exits to other pages, without guard */
