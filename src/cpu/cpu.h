@@ -275,7 +275,11 @@ struct cpu {
 	struct bt *bt; /* engine/bt/bt.h */
 	struct kvm_vcpu *kvm;
 	struct engine_vm *engine_vm; /* what the engine holds for the machine, or NULL */
-	void *jmp[5];                /* __builtin_setjmp buffer of the run loop */
+	/*
+	 * __builtin_setjmp() buffer of the run loop. Whoever sets it has what it needs after a jump
+	 * in a volatile variable: Clang may give the place of any other on the stack away.
+	 */
+	void *jmp[5];
 	struct cpu_stats stats;
 };
 

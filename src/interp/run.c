@@ -383,21 +383,24 @@ bool interp_must_trace(const struct cpu *c)
 
 void interp_run(struct cpu *c, struct exit *e)
 {
+	struct cpu *volatile self = c;
+
 	c->exit = e;
-	if (__builtin_setjmp(c->jmp) && !interp_caught(c))
+	if (__builtin_setjmp(c->jmp) && !interp_caught(self))
 		return;
-	while (turn(c, c->exit, false))
+	for (c = self; turn(c, c->exit, false);)
 		;
 }
 
 bool interp_step(struct cpu *c, struct exit *e)
 {
+	struct cpu *volatile self = c;
 	bool more;
 
 	c->exit = e;
 	e->reason = EXIT_NONE;
 	if (__builtin_setjmp(c->jmp))
-		more = interp_caught(c);
+		more = interp_caught(self);
 	else
 		more = turn(c, e, true);
 	__asm__ volatile("" : : : "memory"); /* no tail call: a fault jumps back into this frame */

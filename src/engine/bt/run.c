@@ -537,16 +537,17 @@ static bool caught(struct cpu *c)
 
 static void bt_run(struct cpu *c, struct exit *e)
 {
+	struct cpu *volatile self = c;
 	struct bt *b = c->bt;
 
 	set_gs(b);
 	signal_enter_thread(b);
 	c->exit = e;
 	atomic_store(&b->epoch, b->epoch + 1);
-	if (!__builtin_setjmp(c->jmp) || caught(c))
-		while (turn(c->bt, c->exit))
+	if (!__builtin_setjmp(c->jmp) || caught(self))
+		for (c = self; turn(c->bt, c->exit);)
 			;
-	b = c->bt;
+	b = self->bt;
 	atomic_store(&b->epoch, b->epoch | 1);
 }
 

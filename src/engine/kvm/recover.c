@@ -98,12 +98,13 @@ static int prepare(struct kvm_vcpu *k)
 /* Faults of the instruction arrive here by a jump; false when *c->exit is filled. */
 static bool execute(struct cpu *c)
 {
+	struct cpu *volatile self = c;
 	bool more = true;
 
 	if (!__builtin_setjmp(c->jmp))
 		interp_finish(c);
 	else
-		more = interp_caught(c);
+		more = interp_caught(self);
 	__asm__ volatile("" : : : "memory"); /* a fault jumps back into this frame */
 	return more;
 }
