@@ -278,6 +278,25 @@ void cache_unlink_cross(struct bt *b)
 	}
 }
 
+void cache_unlink_guarded(struct bt *b)
+{
+	struct bt_cache *c = b->cache;
+
+	for (unsigned n = 0; n < BT_SEGMENTS; n++)
+		for (unsigned k = 0; k < c->seg[n].nr_blocks; k++) {
+			struct bt_exit **at = &c->seg[n].block[k]->incoming, *x;
+
+			while ((x = *at)) {
+				if (x->guard) {
+					*at = x->next_in;
+					disconnect(c, x);
+				} else {
+					at = &x->next_in;
+				}
+			}
+		}
+}
+
 static void forget_jumps(struct bt *b, struct bt_block *k)
 {
 	unsigned first = k->jc == BT_JC_MANY ? 0 : k->jc - 1u;

@@ -215,7 +215,9 @@ void cache_unlink(struct bt *b, struct bt_exit *x);
 /* Makes the exits of a block lead to their stubs; safe in a signal handler that interrupted code.
  */
 void cache_unlink_exits(struct bt *b, struct bt_block *k);
+/* The links across pages that hold no space id, and those that do. */
 void cache_unlink_cross(struct bt *b);
+void cache_unlink_guarded(struct bt *b);
 /* Drops the blocks of a page that have code in the granules. */
 void cache_invalidate(struct bt *b, const uint8_t *page, uint64_t granules);
 void cache_flush(struct bt *b);

@@ -47,7 +47,7 @@ static uint16_t new_space(struct bt *b)
 			b->jc[n].tag = bt_jc_empty(n);
 		memset(b->asid_space, 0, sizeof(b->asid_space));
 		b->next_space = 0;
-		cache_flush(b); /* links across pages hold ids */
+		cache_unlink_guarded(b); /* they hold ids */
 	}
 	return ++b->next_space;
 }
