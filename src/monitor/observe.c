@@ -1,10 +1,7 @@
 /*
  * Looking at a machine: names, statistics, the crash report. Nothing here changes it.
  */
-#include <inttypes.h>
-#include <stdio.h>
-#include <unistd.h>
-
+#include "base/resident.h"
 #include "monitor/report.h"
 #include "monitor/vm_private.h"
 
@@ -38,21 +35,6 @@ const char *vm_exit_name(enum exit_reason reason)
 	return (unsigned)reason < EXIT_REASONS ? name[reason] : "?";
 }
 
-/* Bytes of memory that the process has resident, from /proc/self/statm; 0 when that cannot be read.
- */
-static uint64_t process_resident(void)
-{
-	uint64_t pages = 0;
-	FILE *f = fopen("/proc/self/statm", "re");
-
-	if (!f)
-		return 0;
-	if (fscanf(f, "%*u %" SCNu64, &pages) != 1)
-		pages = 0;
-	fclose(f);
-	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
 static void add_cpu_stats(struct vm_stats *s, const struct cpu_stats *c, uint64_t start_ns)
 {
 	s->insns += c->insns;
@@ -84,7 +66,7 @@ static void add_balloon_stats(struct vm *vm, struct vm_stats *out)
 void vm_get_stats(struct vm *vm, struct vm_stats *out)
 {
 	uint64_t end = vm->end_ns ? vm->end_ns : clock_ns();
-	uint64_t resident = process_resident();
+	uint64_t resident = resident_bytes();
 
 	*out = (struct vm_stats){ .vcpus = vm->group.nr, .reboots = vm->reboots };
 	out->run_ns = vm->start_ns ? end - vm->start_ns : 0;

@@ -1,9 +1,11 @@
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "unit.h"
 #include "base/base.h"
+#include "base/resident.h"
 
 /* Runs with stderr in a pipe; returns what was written. */
 static size_t capture(void (*fn)(void), char *buf, size_t size)
@@ -89,11 +91,44 @@ static void tsc_frequency_matches_the_clock(void **state)
 	fail_msg("told %.0f Hz, measured %.0f Hz", hz, seen);
 }
 
+static uint8_t *map_of(int fd, size_t size)
+{
+	uint8_t *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	assert_true(p != MAP_FAILED);
+	memset(p, 1, size);
+	return p;
+}
+
+/* Room for what else the process comes to use meanwhile, a sanitizer's shadow for one. */
+static void resident_pages_count_once(void **state)
+{
+	const size_t size = 64 * MiB, slack = 24 * MiB;
+	int fd = memfd_create("twice", 0), other = memfd_create("once", 0);
+	uint64_t before = resident_bytes(), once, twice;
+	uint8_t *one, *two, *three;
+
+	assert_true(before > 0 && !ftruncate(fd, (off_t)size) && !ftruncate(other, (off_t)size));
+	one = map_of(fd, size);
+	once = resident_bytes();
+	two = map_of(fd, size);
+	three = map_of(other, size);
+	twice = resident_bytes();
+	assert_in_range(once, before + size - slack, before + size + slack);
+	assert_in_range(twice, once + size - slack, once + size + slack);
+	munmap(one, size);
+	munmap(two, size);
+	munmap(three, size);
+	close(fd);
+	close(other);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(log_writes_lines),
 		cmocka_unit_test(log_cuts_long_lines),
+		cmocka_unit_test(resident_pages_count_once),
 		cmocka_unit_test(clocks_move_forward),
 		cmocka_unit_test(tsc_frequency_matches_the_clock),
 	};
