@@ -276,8 +276,9 @@ struct cpu {
 	struct kvm_vcpu *kvm;
 	struct engine_vm *engine_vm; /* what the engine holds for the machine, or NULL */
 	/*
-	 * __builtin_setjmp() buffer of the run loop. Whoever sets it has what it needs after a jump
-	 * in a volatile variable: Clang may give the place of any other on the stack away.
+	 * __builtin_setjmp() buffer of the run loop. Whoever sets it is a function of its own that
+	 * returns after a jump and uses nothing that it had before, for Clang may have given the
+	 * place on the stack away.
 	 */
 	void *jmp[5];
 	struct cpu_stats stats;

@@ -381,28 +381,39 @@ bool interp_must_trace(const struct cpu *c)
 	return (c->rflags & RFLAGS_TF) || debug_needs_slow(c);
 }
 
+/* True after a fault, which the next call has to deliver; false when *c->exit is filled. */
+static __attribute__((noinline)) bool run_until_fault(struct cpu *c, bool faulted)
+{
+	if (__builtin_setjmp(c->jmp))
+		return true;
+	if (!faulted || interp_caught(c))
+		while (turn(c, c->exit, false))
+			;
+	return false;
+}
+
 void interp_run(struct cpu *c, struct exit *e)
 {
-	struct cpu *volatile self = c;
-
 	c->exit = e;
-	if (__builtin_setjmp(c->jmp) && !interp_caught(self))
-		return;
-	for (c = self; turn(c, c->exit, false);)
-		;
+	for (bool faulted = false; run_until_fault(c, faulted);)
+		faulted = true;
+}
+
+static __attribute__((noinline)) bool step_until_fault(struct cpu *c, bool faulted, bool *more)
+{
+	if (__builtin_setjmp(c->jmp))
+		return true;
+	*more = faulted ? interp_caught(c) : turn(c, c->exit, true);
+	return false;
 }
 
 bool interp_step(struct cpu *c, struct exit *e)
 {
-	struct cpu *volatile self = c;
-	bool more;
+	bool more = true;
 
 	c->exit = e;
 	e->reason = EXIT_NONE;
-	if (__builtin_setjmp(c->jmp))
-		more = interp_caught(self);
-	else
-		more = turn(c, e, true);
-	__asm__ volatile("" : : : "memory"); /* no tail call: a fault jumps back into this frame */
+	for (bool faulted = false; step_until_fault(c, faulted, &more);)
+		faulted = true;
 	return more;
 }

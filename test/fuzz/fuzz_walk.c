@@ -104,18 +104,23 @@ struct seen {
 	uint32_t error;
 };
 
-/* A function of its own, for nothing of it lives on across the jump. */
-static __attribute__((noinline)) void access_host(struct cpu *c, gva_t va, enum mmu_access access,
-                                                  struct seen *seen)
+static __attribute__((noinline)) bool access_faults(struct cpu *c, gva_t va, enum mmu_access access,
+                                                    void **host)
+{
+	if (__builtin_setjmp(c->jmp))
+		return true;
+	*host = access == MMU_FETCH ? (void *)(uintptr_t)mmu_fetch(c, va)
+	                            : mmu_host(c, va, 1, access, SEG_DS);
+	return false;
+}
+
+static void access_host(struct cpu *c, gva_t va, enum mmu_access access, struct seen *seen)
 {
 	*seen = (struct seen){ .vector = -1 };
-	if (__builtin_setjmp(c->jmp)) {
+	if (access_faults(c, va, access, &seen->host)) {
 		seen->vector = c->fault.vector;
 		seen->error = c->fault.error;
-		return;
 	}
-	seen->host = access == MMU_FETCH ? (void *)(uintptr_t)mmu_fetch(c, va)
-	                                 : mmu_host(c, va, 1, access, SEG_DS);
 }
 
 /* Nothing stale is left at va: the access goes where the tables lead. */

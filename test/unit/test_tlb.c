@@ -177,12 +177,17 @@ static void address_spaces_are_kept_by_pcid(void **state)
 	assert_int_equal(where(m, SMALL_VA), 0x30000);
 }
 
-static uint32_t error_of_store(struct machine *m, gva_t va)
+static __attribute__((noinline)) bool store_faults(struct machine *m, gva_t va)
 {
 	if (__builtin_setjmp(m->cpu.jmp))
-		return m->cpu.fault.error;
+		return true;
 	mmu_store(&m->cpu, va, 1, 0, SEG_DS);
-	return 0;
+	return false;
+}
+
+static uint32_t error_of_store(struct machine *m, gva_t va)
+{
+	return store_faults(m, va) ? m->cpu.fault.error : 0;
 }
 
 /* SDM 3A 4.7: PK says what the key forbids even when the page's own rights forbid it as well. */

@@ -535,19 +535,27 @@ static bool caught(struct cpu *c)
 	return interp_caught(c);
 }
 
+/* True after a fault, which the next call has to deliver; false when *c->exit is filled. */
+static __attribute__((noinline)) bool run_until_fault(struct cpu *c, bool faulted)
+{
+	if (__builtin_setjmp(c->jmp))
+		return true;
+	if (!faulted || caught(c))
+		while (turn(c->bt, c->exit))
+			;
+	return false;
+}
+
 static void bt_run(struct cpu *c, struct exit *e)
 {
-	struct cpu *volatile self = c;
 	struct bt *b = c->bt;
 
 	set_gs(b);
 	signal_enter_thread(b);
 	c->exit = e;
 	atomic_store(&b->epoch, b->epoch + 1);
-	if (!__builtin_setjmp(c->jmp) || caught(self))
-		for (c = self; turn(c->bt, c->exit);)
-			;
-	b = self->bt;
+	for (bool faulted = false; run_until_fault(c, faulted);)
+		faulted = true;
 	atomic_store(&b->epoch, b->epoch | 1);
 }
 

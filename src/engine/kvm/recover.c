@@ -95,17 +95,25 @@ static int prepare(struct kvm_vcpu *k)
 	return rc;
 }
 
-/* Faults of the instruction arrive here by a jump; false when *c->exit is filled. */
+/* True after a fault, which the next call has to deliver. */
+static __attribute__((noinline)) bool finish_until_fault(struct cpu *c, bool faulted, bool *more)
+{
+	if (__builtin_setjmp(c->jmp))
+		return true;
+	if (faulted)
+		*more = interp_caught(c);
+	else
+		interp_finish(c);
+	return false;
+}
+
+/* False when *c->exit is filled. */
 static bool execute(struct cpu *c)
 {
-	struct cpu *volatile self = c;
 	bool more = true;
 
-	if (!__builtin_setjmp(c->jmp))
-		interp_finish(c);
-	else
-		more = interp_caught(self);
-	__asm__ volatile("" : : : "memory"); /* a fault jumps back into this frame */
+	for (bool faulted = false; finish_until_fault(c, faulted, &more);)
+		faulted = true;
 	return more;
 }
 
