@@ -6,7 +6,7 @@
 
 #include "base/base.h"
 
-#define MAX_SHARED 64 /* a vCPU has one; what is beyond counts as often as it is mapped */
+#define MAX_SHARED 256 /* a vCPU has two; what is beyond counts as often as it is mapped */
 
 /* A piece of memory that is mapped MAP_SHARED: which one, and the most that one mapping has. */
 struct piece {
@@ -31,16 +31,17 @@ static struct piece *find_piece(struct count *c, uint64_t inode, uint64_t offset
 	return &c->piece[c->nr++];
 }
 
-/* address-address rwxs offset major:minor inode path */
+/* address-address rwxs offset major:minor inode path; what has no path shares an inode with others.
+ */
 static bool read_mapping(struct count *c, const char *line)
 {
 	uint64_t offset, inode;
-	char share;
+	char share, path = 0;
 
-	if (sscanf(line, "%*x-%*x %*c%*c%*c%c %" SCNx64 " %*x:%*x %" SCNu64, &share, &offset,
-	           &inode) != 3)
+	if (sscanf(line, "%*x-%*x %*c%*c%*c%c %" SCNx64 " %*x:%*x %" SCNu64 " %c", &share, &offset,
+	           &inode, &path) < 3)
 		return false;
-	c->current = share == 's' ? find_piece(c, inode, offset) : NULL;
+	c->current = share == 's' && path == '/' ? find_piece(c, inode, offset) : NULL;
 	return true;
 }
 

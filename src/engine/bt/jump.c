@@ -38,16 +38,18 @@ void jump_note(struct bt *b, const struct bt_block *k, gva_t rip)
 
 void jump_remember(struct bt *b, struct bt_block *k, gva_t rip)
 {
+	uint64_t space = *(volatile uint64_t *)&b->space[bt_space(k->key, k->key & BT_KEY_MMU)];
 	unsigned n = bt_jc_index(rip);
 	struct bt_jc_entry *j = &b->jc[n];
 
-	if (b->cpu->cr4 & CR4_LA57)
+	/* What a kick has poisoned names no space: whoever is kicked next would find it. */
+	if (b->cpu->cr4 & CR4_LA57 || space >> 63)
 		return;
 	if (!(k->key & BT_KEY_CPL3) && !k->global)
 		b->kernel_local = true;
 	jump_note(b, k, rip);
 	k->jc = !k->jc || k->jc == n + 1 ? (uint16_t)(n + 1) : BT_JC_MANY;
-	j->tag = rip ^ b->space[bt_space(k->key, k->key & BT_KEY_MMU)];
+	j->tag = rip ^ space;
 	j->code = cache_address(b, k->entry_slot);
 	j->page = rip & PAGE_MASK;
 }

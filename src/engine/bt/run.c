@@ -40,16 +40,14 @@
 
 /* ---- address spaces ---- */
 
-static uint16_t new_space(struct bt *b)
+/* All ids are free again, the kernel's too: nothing holds one any more. */
+static void restart_spaces(struct bt *b)
 {
-	if (b->next_space >= SPACE_LAST) {
-		for (unsigned n = 0; n < BT_JC_ENTRIES; n++)
-			b->jc[n].tag = bt_jc_empty(n);
-		memset(b->asid_space, 0, sizeof(b->asid_space));
-		b->next_space = 0;
-		cache_unlink_guarded(b); /* they hold ids */
-	}
-	return ++b->next_space;
+	for (unsigned n = 0; n < BT_JC_ENTRIES; n++)
+		b->jc[n].tag = bt_jc_empty(n);
+	memset(b->asid_space, 0, sizeof(b->asid_space));
+	cache_unlink_guarded(b);
+	b->kernel_id = b->next_space = 0;
 }
 
 /* The user space's id follows the ASID of src/mmu, which stands for its translations. */
@@ -57,10 +55,12 @@ static void set_spaces(struct bt *b)
 {
 	unsigned asid = (unsigned)b->cpu->tlb_tag;
 
+	if (b->next_space + 2 > SPACE_LAST)
+		restart_spaces(b);
 	if (!b->kernel_id)
-		b->kernel_id = new_space(b);
+		b->kernel_id = ++b->next_space;
 	if (!b->asid_space[asid])
-		b->asid_space[asid] = new_space(b);
+		b->asid_space[asid] = ++b->next_space;
 	b->space_id = b->asid_space[asid];
 	for (unsigned n = 0; n < BT_SPACES; n++) {
 		uint64_t id = n % MMU_MODES == MMU_USER ? b->space_id : b->kernel_id;
